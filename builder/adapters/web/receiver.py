@@ -1,0 +1,119 @@
+"""The HTTP door for events: CloudEvents 1.0 in binary, structured and batched mode.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from builder.adapters.web.answers import CORRELATION_KEY, errors_of, json_body, not_now, problem, rejected, retry_after
+from builder.errors import EventRejected, NotNow, Problem, QueueFull
+from builder.events.parsing import Mode, Rejected, parse_http
+from builder.flow.intake import Intake
+from builder.models import Event
+from builder.settings import Intake as IntakeSettings
+
+QUEUED = b'{"status":"queued"}'
+
+
+class Receiver:
+    """Hands events to the intake and says what it said."""
+
+    def __init__(self, intake: Intake, settings: IntakeSettings) -> None:
+        self._intake = intake
+        self._settings = settings
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where events come in."""
+        paths = ("/", "/events")
+        return [web.post(path, self.receive) for path in paths] + [web.options(path, self.greet) for path in paths]
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """POST: 202 if, and only if, every event of the request is taken care of."""
+        content_type = request.headers.get("Content-Type")
+        try:
+            body = await self._read(request)
+        except web.HTTPRequestEntityTooLarge:
+            return await self._too_large(request, content_type)
+        mode, items = parse_http(content_type, request.headers.items(), body)
+        return await (self._batch(request, items) if mode is Mode.BATCH else self._one(request, items[0]))
+
+    async def greet(self, request: web.Request) -> web.Response:
+        """OPTIONS: the handshake by which a sender asks whether it may deliver here, and how fast."""
+        headers = {"Allow": "POST, OPTIONS"}
+        if (origin := request.headers.get("WebHook-Request-Origin")) is not None:
+            headers["WebHook-Allowed-Origin"] = origin
+            headers["WebHook-Allowed-Rate"] = "*"  # a full queue says so with 429
+        return web.Response(headers=headers)
+
+    async def _read(self, request: web.Request) -> bytes:
+        """The body; an end as soon as its announced or its real size passes the limit."""
+        limit = self._settings.max_body_size
+        if request.content_length is not None and request.content_length > limit:
+            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=request.content_length)
+        return await request.read()
+
+    async def _too_large(self, request: web.Request, content_type: str | None) -> web.Response:
+        """413. The attributes are kept as far as the headers have them, the body is not."""
+        _, items = parse_http(content_type, request.headers.items(), b"")
+        attributes = items[0].attributes() if isinstance(items[0], Event) else items[0].attributes
+        message = f"must not be larger than {self._settings.max_body_size} bytes (setting intake.maxBodySize)"
+        return await self._one(request, Rejected(attributes, content_type or "", b"", (Problem("body", message),), 413))
+
+    async def _one(self, request: web.Request, item: Event | Rejected) -> web.Response:
+        try:
+            ticket = await self._intake.offer(item)
+        except EventRejected as exc:
+            return rejected(exc)
+        except NotNow as exc:
+            return not_now(exc)
+        request[CORRELATION_KEY] = ticket.correlation_id
+        return self._accepted(request, QUEUED)
+
+    def _accepted(self, request: web.Request, body: bytes) -> web.Response:
+        """With a body, unless the sender's broker would take that for an event (``Prefer: reply`` says so)."""
+        reply = self._settings.reply
+        if reply == "empty" or (reply == "auto" and "reply" in request.headers.get("Prefer", "")):
+            return web.Response(status=202)
+        return web.Response(status=202, body=body, content_type="application/json")
+
+    async def _batch(self, request: web.Request, items: Sequence[Event | Rejected]) -> web.Response:
+        errors: list[EventRejected | NotNow | None] = []
+        for item in items:
+            # After one found no slot, the others do not wait for theirs.
+            patient = not any(isinstance(error, NotNow) for error in errors)
+            try:
+                await self._intake.offer(item, patient=patient)
+                errors.append(None)
+            except (EventRejected, NotNow) as exc:
+                errors.append(exc)
+        return self._batch_answer(request, [_report(*pair) for pair in zip(items, errors, strict=True)], errors)
+
+    def _batch_answer(
+        self, request: web.Request, reports: list[dict[str, Any]], errors: Sequence[EventRejected | NotNow | None]
+    ) -> web.Response:
+        """The worst answer of any event is the answer of all: 429 or 503 before 400 before 202."""
+        bad = [error for error in errors if error is not None]
+        if not bad:
+            return self._accepted(request, json_body({"status": "queued", "events": reports}))
+        detail = f"{len(bad)} of {len(errors)} events were not taken in"
+        later = next((error for error in bad if isinstance(error, NotNow)), None)
+        if later is None:
+            return problem(400, detail, events=reports)
+        status = 429 if isinstance(later, QueueFull) else 503
+        return problem(status, detail, headers=retry_after(later.retry_after), events=reports)
+
+
+def _report(item: Event | Rejected, error: EventRejected | NotNow | None) -> dict[str, Any]:
+    """What became of one event of a batch; the reports stand in the batch's order."""
+    report = {"id": item.id if isinstance(item, Event) else item.attributes.get("id")}
+    match error:
+        case None:
+            return report | {"status": "queued"}
+        case EventRejected():
+            return report | {"status": "rejected", "errors": errors_of(error.problems)}
+        case NotNow():
+            return report | {"status": "refused", "detail": str(error)}

@@ -1,0 +1,75 @@
+"""What people, probes and Prometheus read."""
+
+from aiohttp import web
+
+from builder.adapters.web.answers import errors_of, json_answer, problem
+from builder.flow.overview import Overview
+from builder.flow.ports import Journal
+from builder.metrics import Metrics
+from builder.models import DeadLetter
+
+_SHOWN = 100
+
+
+class StatusRoutes:
+    """Reading is open inside the cluster; nothing here changes anything."""
+
+    def __init__(self, overview: Overview, metrics: Metrics, journal: Journal) -> None:
+        self._overview = overview
+        self._metrics = metrics
+        self._journal = journal
+
+    def routes(self) -> list[web.RouteDef]:
+        """All of them, the fixed names before the one that takes any."""
+        return [
+            web.get("/async-jobs/stats", self.stats),
+            web.get("/async-jobs/dead-letters", self.dead_letters),
+            web.get("/async-jobs/{correlation_id:.+}", self.result),
+            web.get("/health/live", self.live),
+            web.get("/health/ready", self.ready),
+            web.get("/metrics", self.metrics),
+        ]
+
+    async def stats(self, _request: web.Request) -> web.Response:
+        """The pool and its queue."""
+        return json_answer(self._overview.stats())
+
+    async def result(self, request: web.Request) -> web.Response:
+        """What became of one request."""
+        correlation_id = request.match_info["correlation_id"]
+        document = self._overview.result(correlation_id)
+        if document is None:
+            return problem(404, f"no request of correlation id {correlation_id!r} is known here (any more)")
+        return json_answer(document)
+
+    async def dead_letters(self, _request: web.Request) -> web.Response:
+        """The newest hundred, without their bodies."""
+        letters = await self._journal.dead_letters()
+        return json_answer({"count": len(letters), "items": [_letter(one) for one in letters[:_SHOWN]]})
+
+    async def live(self, _request: web.Request) -> web.Response:
+        """The process turns its loop: more is not asked, for a restart would mend nothing else."""
+        return json_answer({"status": "ok"})
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """Whether to send traffic here."""
+        reason = self._overview.not_ready()
+        return json_answer({"status": "ready"}) if reason is None else problem(503, reason)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Prometheus' exposition."""
+        body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _letter(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "reason": letter.reason.value,
+        "message": letter.message,
+        "errors": errors_of(letter.problems),
+        "event": dict(letter.attributes),
+        "attempts": letter.attempts,
+        "first_at": letter.first_at.isoformat(),
+        "last_at": letter.last_at.isoformat(),
+        "body_bytes": len(letter.body),
+    }

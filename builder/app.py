@@ -1,0 +1,139 @@
+"""The composition root: opens every part, runs the root tasks, and closes everything in reverse order."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from builder.adapters.memory_cluster import MemoryCluster
+from builder.adapters.memory_journal import MemoryJournal
+from builder.adapters.web.receiver import Receiver
+from builder.adapters.web.server import listening
+from builder.adapters.web.status_routes import StatusRoutes
+from builder.errors import ClusterError, StartError
+from builder.flow.build_queue import BuildQueue
+from builder.flow.intake import Intake
+from builder.flow.outage import Outage
+from builder.flow.overview import Overview
+from builder.flow.ports import Cluster, Journal
+from builder.flow.results import Results
+from builder.flow.worker_pool import WorkerPool
+from builder.metrics import Metrics
+from builder.models import Manifest
+from builder.jobs.status import phase
+from builder.settings import Settings
+from builder.stats import Stats
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one service, wired but not yet running."""
+
+    settings: Settings
+    journal: Journal
+    intake: Intake
+    pool: WorkerPool
+    outage: Outage
+    overview: Overview
+    stats: Stats
+
+    def listening(self) -> AbstractAsyncContextManager[str]:
+        """The HTTP door, open; gives its URL."""
+        intake = self.settings.intake
+        status = StatusRoutes(self.overview, Metrics(self.stats, self.overview.gauges), self.journal)
+        routes = Receiver(self.intake, intake).routes() + status.routes()
+        return listening(self.settings.server, routes, self.stats, intake.max_body_size)
+
+
+def assemble(settings: Settings, cluster: Cluster) -> Parts:
+    """Wire the use cases to a cluster. Needs a running event loop, whose time is the monotonic clock of all parts."""
+    clock = asyncio.get_running_loop().time
+    policy = settings.async_job_creator
+    stats = Stats()
+    journal = MemoryJournal(settings.idempotency, settings.dead_letters, clock)
+    queue = BuildQueue(policy.max_queue_size)
+    results = Results(settings.results.ttl, settings.results.max_entries, clock)
+    outage = Outage(cluster)
+    intake = Intake(settings, journal, queue, results, stats, clock, _now)
+    pool = WorkerPool(settings, cluster, queue, outage, results, stats, clock, _now)
+    overview = Overview(stats, queue, pool, outage, results, intake, clock)
+    return Parts(settings, journal, intake, pool, outage, overview, stats)
+
+
+@asynccontextmanager
+async def open_cluster(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Cluster]:
+    """The cluster that the settings name."""
+    if settings.cluster == "memory":
+        memory = MemoryCluster(settings.memory, on_change=_log_phase)
+        try:
+            yield memory
+        finally:
+            memory.close()
+        return
+    from builder.adapters.kubernetes import KubernetesCluster  # noqa: PLC0415 -- a second and 60 MiB
+
+    async with KubernetesCluster.open(settings.kubernetes, environ) as cluster:
+        yield cluster
+
+
+async def serve(settings: Settings, environ: Mapping[str, str], stop: asyncio.Event) -> None:
+    """Run the service until ``stop`` is set and what was accepted is done, or the time for that is over.
+
+    Raises:
+        StartError: the surroundings do not allow a start.
+        ExceptionGroup: a root task died of a bug; the service cannot go on.
+    """
+    async with open_cluster(settings, environ) as cluster:
+        parts = assemble(settings, cluster)
+        await _first_contact(parts.outage)
+        async with parts.listening() as url:
+            log.info("listening", url=url, cluster=settings.cluster, workers=len(parts.pool.busy))
+            _tune_garbage_collector()
+            await _run(parts, stop)
+
+
+async def _run(parts: Parts, stop: asyncio.Event) -> None:
+    """The root tasks. When one of them dies the others are cancelled and the service ends, loudly."""
+    async with asyncio.TaskGroup() as group:
+        roots = [group.create_task(parts.outage.watch(), name="outage")]
+        roots += [group.create_task(parts.pool.work(number), name=f"worker-{number}") for number in parts.pool.busy]
+        await stop.wait()
+        parts.intake.close()
+        grace = parts.settings.async_job_creator.drain_timeout
+        log.info("draining", items=len(parts.pool.unfinished()), at_most_seconds=grace)
+        left = await parts.pool.drain(grace)
+        for item in left:
+            log.error("left_unfinished", event_id=item.event.id, correlation_id=item.correlation_id, state=item.state)
+        log.info("stopped", left=len(left))
+        for task in roots:
+            task.cancel()
+
+
+async def _first_contact(outage: Outage) -> None:
+    """An API server that is away is waited for; one that will not have us is a mistake in the set-up."""
+    try:
+        await outage.check()
+    except ClusterError as exc:
+        msg = f"the Kubernetes API server refuses us: {exc} (check the service account, or KUBECONFIG)"
+        raise StartError(msg) from exc
+
+
+def _tune_garbage_collector() -> None:
+    """What is loaded now stays, so do not walk it again; 10^5 queued items would stop the world at every full pass."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _log_phase(job: Manifest) -> None:
+    log.info("embedded_job", job=job["metadata"]["name"], phase=phase(job))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,66 @@
+"""``check``: settings, connection and permissions, before anything runs."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+
+from builder.cli.options import Parsers, add_output, add_settings, new_parser, settings_of
+from builder.errors import ClusterError, StartError
+from builder.settings import Settings
+
+
+def add_parser(commands: Parsers) -> None:
+    """Add the command."""
+    parser = new_parser(
+        commands,
+        "check",
+        "Check settings, connection and permissions.",
+        "knative-lambda-builder check --namespace knative-lambda-dev -o json",
+    )
+    add_settings(parser)
+    add_output(parser, "text", "json")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """1 if anything is not as it must be (wrong settings end in 2 before that)."""
+    settings = settings_of(parsed)
+    findings = [Finding("settings", ok=True, detail="all keys known, all values allowed")]
+    findings += asyncio.run(_cluster(settings))
+    if parsed.output == "json":
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.check}: {finding.detail}")
+    sys.stdout.flush()
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+async def _cluster(settings: Settings) -> list[Finding]:
+    if settings.cluster == "memory":
+        return [Finding("cluster", ok=True, detail="embedded; Jobs live in the process and build nothing")]
+    from builder.adapters.kubernetes import KubernetesCluster  # noqa: PLC0415 -- a second and 60 MiB
+
+    try:
+        async with KubernetesCluster.open(settings.kubernetes, os.environ) as cluster:
+            await cluster.probe()
+            where = f"the API server answers; namespace {cluster.namespace}"
+            missing = await cluster.missing_permissions()
+    except (StartError, ClusterError) as exc:
+        return [Finding("cluster", ok=False, detail=str(exc))]
+    return [
+        Finding("cluster", ok=True, detail=where),
+        Finding("permissions", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "all that are used"),
+    ]

@@ -1,0 +1,103 @@
+"""What ``publish`` does: send, follow, report."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from builder.adapters.http_publisher import HttpPublisher, Outgoing, Sent
+from builder.events.outgoing import encode_binary, encode_structured, job_start_event
+
+WELL = frozenset({"created", "adopted", "superseded"})
+
+
+async def publish(parsed: argparse.Namespace) -> int:
+    """The exit code: 0 if all were accepted and, where they were followed, ended well."""
+    show = parsed.output == "text"
+    async with HttpPublisher.open(parsed.url) as publisher:
+        sent = []
+        async for one in publisher.send_all(_events(parsed), parsed.timeout):
+            sent.append(one)
+            if show:
+                print(_line(one))
+        accepted = [one for one in sent if one.accepted]
+        outcomes = await _follow(publisher, accepted, parsed.timeout) if parsed.wait else []
+    if show:
+        for outcome in outcomes:
+            print(_outcome_line(outcome))
+    if show and (len(sent) > 1 or outcomes):
+        print(_summary(sent, outcomes))
+    if not show:
+        print(json.dumps([_report(one, outcomes) for one in sent], indent=2))
+    ended_well = all(outcome["status"] in WELL for outcome in outcomes)
+    return 0 if len(accepted) == len(sent) and ended_well else 1
+
+
+async def _follow(publisher: HttpPublisher, accepted: list[Sent], timeout: float) -> list[dict[str, Any]]:
+    outcomes = []
+    waits = [publisher.outcome(one.correlation_id, timeout) for one in accepted]
+    with tqdm(total=len(waits), unit="event", file=sys.stderr, desc="outcomes", disable=None) as bar:
+        for done in asyncio.as_completed(waits):
+            outcomes.append(await done)
+            bar.update()
+    return outcomes
+
+
+def _events(parsed: argparse.Namespace) -> Iterator[Outgoing]:
+    encode = encode_binary if parsed.mode == "binary" else encode_structured
+    for number in range(1, parsed.count + 1):
+        parser_id = parsed.parser_id or "0197ad6c10b973b2b854a0e652155b7e"
+        if parsed.count > 1:
+            parser_id = f"{parser_id}-{number}"
+        event = job_start_event(
+            third_party_id=parsed.third_party_id,
+            parser_id=parser_id,
+            priority=parsed.priority,
+            parameters={
+                "build_type": parsed.build_type,
+                "runtime": parsed.runtime,
+                "source_url": parsed.source_url or f"https://github.com/notifi/parsers/{parser_id}",
+                "build_timeout": parsed.build_timeout,
+                "environment": _environment(parsed.env) or {"NODE_ENV": "production", "BUILD_MODE": "optimized"},
+            },
+        )
+        headers, body = encode(event)
+        correlation_id = str(event.get_extension("correlationid"))
+        yield Outgoing(event.get_id(), correlation_id, headers, body)
+
+
+def _environment(entries: list[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+
+
+def _line(sent: Sent) -> str:
+    return f"{sent.status} {json.dumps(sent.answer)} event={sent.event_id} correlation_id={sent.correlation_id}"
+
+
+def _outcome_line(outcome: dict[str, Any]) -> str:
+    words = [outcome["status"], f"correlation_id={outcome['correlation_id']}"]
+    words += [f"{name}={outcome[name]}" for name in ("job_name", "image", "reason", "message") if outcome.get(name)]
+    return " ".join(words)
+
+
+def _summary(sent: list[Sent], outcomes: list[dict[str, Any]]) -> str:
+    answers = Counter(str(one.status) for one in sent)
+    ends = Counter(outcome["status"] for outcome in outcomes)
+    parts = [", ".join(f"{count} x {what}" for what, count in sorted(group.items())) for group in (answers, ends) if group]
+    return "sent: " + "; outcomes: ".join(parts)
+
+
+def _report(sent: Sent, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+    by_correlation = {outcome["correlation_id"]: outcome for outcome in outcomes}
+    return {
+        "event_id": sent.event_id,
+        "correlation_id": sent.correlation_id,
+        "status": sent.status,
+        "answer": sent.answer,
+        "outcome": by_correlation.get(sent.correlation_id),
+    }

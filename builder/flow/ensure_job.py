@@ -1,0 +1,93 @@
+"""Make sure that the one right Job exists: create, and where the name is taken, read, decide and act."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from builder.errors import AlreadyExists, Conflict
+from builder.flow.items import Done
+from builder.flow.ports import Cluster
+from builder.jobs import labels
+from builder.jobs.conflict import Wanted, decide
+from builder.models import Decision, Failure, FailureReason, Manifest, Outcome
+
+ROUNDS = 4
+"""How often the world may change under our eyes in one go before the item steps aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Another Job holds the name for now: a build that runs, or one that is being deleted.
+
+    ``bound`` is in seconds: how long that can last at the most, by the Job's own deadline.
+    """
+
+    uid: str
+    deleting: bool
+    bound: float
+    message: str
+
+
+async def ensure_job(
+    cluster: Cluster,
+    wanted: Wanted,
+    on_active_build: Literal["wait", "replace"],
+    on_decision: Callable[[Decision], None],
+) -> Done | Blocked:
+    """One try. Raises the ``ClusterError`` of whatever Kubernetes refused."""
+    name: str = wanted.job["metadata"]["name"]
+    for _ in range(ROUNDS):
+        try:
+            await cluster.create(wanted.job)
+        except AlreadyExists:
+            existing = await cluster.get(name)
+        else:
+            return Done(Outcome.CREATED, image=wanted.job["metadata"]["annotations"][labels.IMAGE])
+        decision = decide(existing, wanted, on_active_build)
+        on_decision(decision)
+        if existing is None:
+            continue
+        step = await _act(cluster, name, existing, decision)
+        if step is not None:
+            return step
+    return Blocked("", deleting=True, bound=60.0, message=f"Job {name} comes and goes")
+
+
+async def _act(cluster: Cluster, name: str, existing: Manifest, decision: Decision) -> Done | Blocked | None:
+    """Carry a decision out; None means: try to create again."""
+    match decision:
+        case Decision.CREATE:
+            return None
+        case Decision.ADOPT:
+            return Done(Outcome.ADOPTED, image=existing["metadata"]["annotations"].get(labels.IMAGE))
+        case Decision.SUPERSEDED:
+            return Done(Outcome.SUPERSEDED)
+        case Decision.NAME_TAKEN:
+            message = f"Job {name} exists and is not this third party's build; it was not touched"
+            return Done(Outcome.FAILED, Failure(FailureReason.NAME_TAKEN, message))
+        case Decision.WAIT_FOR_BUILD:
+            return _blocked(name, existing, deleting=False)
+        case Decision.WAIT_FOR_DELETION:
+            return _blocked(name, existing, deleting=True)
+        case Decision.REPLACE_FINISHED:
+            await _delete(cluster, name, existing, foreground=False)
+            return None
+        case Decision.REPLACE_ACTIVE:
+            # In the foreground the old Job keeps its name until its Pod is gone: two builders of one target can never
+            # run at the same moment, and the old one cannot push over the new image.
+            await _delete(cluster, name, existing, foreground=True)
+            return _blocked(name, existing, deleting=True)
+    assert_never(decision)
+
+
+async def _delete(cluster: Cluster, name: str, existing: Manifest, *, foreground: bool) -> None:
+    try:
+        await cluster.delete(name, existing["metadata"]["uid"], foreground=foreground)
+    except Conflict:
+        return  # somebody was faster: the next round reads what is there now
+
+
+def _blocked(name: str, existing: Manifest, *, deleting: bool) -> Blocked:
+    deadline = existing["spec"].get("activeDeadlineSeconds", 3600)
+    verb = "is being deleted" if deleting else "is still building"
+    return Blocked(existing["metadata"]["uid"], deleting, deadline + 60.0, f"Job {name} {verb}")

@@ -1,0 +1,156 @@
+"""The one door. Every transport brings its events here, and every event leaves with one clear answer.
+
+Route, validate, deduplicate, reserve a slot, take into custody, enqueue: in this order, so that a bad event costs no
+slot, a duplicate is answered even when the queue is full, and a full queue refuses what nobody holds yet.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+import structlog
+
+from builder.errors import Draining, EventRejected, QueueFull
+from builder.events.parsing import Rejected
+from builder.events.request import build_request
+from builder.events.routing import flow_of, route
+from builder.flow.build_queue import BuildQueue
+from builder.flow.items import Item
+from builder.flow.ports import Entry, Journal
+from builder.flow.results import Results
+from builder.models import BuildRequest, DeadLetter, Event, RejectReason
+from builder.settings import Settings
+from builder.stats import RefusedBecause, Stats
+
+_REJECT_REASONS = {413: RejectReason.TOO_LARGE, 415: RejectReason.NOT_A_CLOUDEVENT}
+
+log = structlog.get_logger(__name__)
+
+
+class Accepted(StrEnum):
+    """What happened to an event that we answer for. A sender sees no difference."""
+
+    QUEUED = "queued"
+    DUPLICATE = "duplicate"
+
+
+class Ticket(NamedTuple):
+    """Our answer for an event, and the id by which its way can be followed."""
+
+    status: Accepted
+    correlation_id: str
+
+
+class Intake:
+    """Takes events in until ``close``. ``clock`` is monotonic seconds, ``now`` the time of day in UTC."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        queue: BuildQueue,
+        results: Results,
+        stats: Stats,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._queue = queue
+        self._results = results
+        self._stats = stats
+        self._clock = clock
+        self._now = now
+        self.closed = False
+
+    def close(self) -> None:
+        """Take nothing more; what is in stays in."""
+        self.closed = True
+
+    async def offer(self, item: Event | Rejected, *, patient: bool = True) -> Ticket:
+        """Take one event in.
+
+        ``patient`` says whether to wait for a slot (``intake.slotWait``) where the queue is full.
+
+        Raises:
+            EventRejected: it can never be built; it is kept as a dead letter.
+            QueueFull, Draining: not now; nothing of it is kept.
+        """
+        if self.closed:
+            self._stats.refused[RefusedBecause.DRAINING] += 1
+            msg = "shutting down"
+            raise Draining(msg, retry_after=1.0)
+        if isinstance(item, Rejected):
+            raise await self._reject(item)
+        accepted_at = self._now()
+        try:
+            route(item)
+            request = build_request(item, accepted_at, self._settings.build, self._settings.intake)
+        except EventRejected as exc:
+            content_type = "application/json"
+            rejected = Rejected(item.attributes(), content_type, item.data, exc.problems, exc.status)
+            raise await self._reject(rejected) from exc
+        if await self._journal.seen(item.identity):
+            return self._duplicate(item, request)
+        await self._reserve(item, patient=patient)
+        return await self._take_in(item, request, accepted_at)
+
+    async def _reject(self, rejected: Rejected) -> EventRejected:
+        """Keep what cannot be accepted: a broker drops an event that was answered with a 4xx."""
+        error = EventRejected(rejected.problems, rejected.status)
+        reason = _REJECT_REASONS.get(rejected.status, RejectReason.INVALID)
+        now = self._now()
+        await self._journal.park(
+            DeadLetter(
+                reason=reason,
+                message=str(error),
+                attributes=rejected.attributes,
+                content_type=rejected.content_type,
+                body=rejected.body,
+                first_at=now,
+                last_at=now,
+                problems=rejected.problems,
+            )
+        )
+        self._stats.rejected[reason] += 1
+        fields = [problem.field for problem in rejected.problems][:10]
+        log.warning("event_rejected", reason=reason.value, fields=fields, event_id=rejected.attributes.get("id"))
+        return error
+
+    async def _reserve(self, event: Event, *, patient: bool) -> None:
+        try:
+            await self._queue.reserve(self._settings.intake.slot_wait if patient else 0.0)
+        except QueueFull:
+            self._stats.refused[RefusedBecause.QUEUE_FULL] += 1
+            log.warning("event_refused", reason="queue_full", event_id=event.id, event_source=event.source)
+            raise
+
+    async def _take_in(self, event: Event, request: BuildRequest, accepted_at: datetime) -> Ticket:
+        receipt = None
+        try:
+            receipt = await self._journal.admit(Entry(event, accepted_at))
+        finally:
+            if receipt is None:
+                self._queue.release()
+        if receipt is None:
+            return self._duplicate(event, request)
+        flow = flow_of(event)
+        item = Item.of(event, request, receipt, accepted_at, self._clock(), flow)
+        self._results.begin(item)
+        self._queue.put(item)
+        self._stats.accepted[flow] += 1
+        log.info(
+            "event_accepted",
+            event_id=event.id,
+            event_source=event.source,
+            correlation_id=request.correlation_id,
+            priority=request.priority,
+        )
+        return Ticket(Accepted.QUEUED, request.correlation_id)
+
+    def _duplicate(self, event: Event, request: BuildRequest) -> Ticket:
+        self._stats.duplicates[flow_of(event)] += 1
+        log.info("event_duplicate", event_id=event.id, event_source=event.source)
+        return Ticket(Accepted.DUPLICATE, request.correlation_id)
+

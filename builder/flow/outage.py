@@ -1,0 +1,89 @@
+"""When nobody answers at the API server's address: one probe for all, and everybody else waits."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+
+from builder.errors import ClusterError, Unreachable
+from builder.flow.ports import Cluster
+from builder.retry import Backoff
+
+PROBING = Backoff(base=0.2, cap=1.0)
+"""Work goes on within a second or so of the server's return."""
+
+log = structlog.get_logger(__name__)
+
+
+class Outage:
+    """Open as long as the API server answers. A log line when it goes and one when it is back, whatever the load."""
+
+    def __init__(self, cluster: Cluster, draw: Callable[[], float] = random.random) -> None:
+        self._cluster = cluster
+        self._draw = draw
+        self._open = asyncio.Event()
+        self._open.set()
+        self._closed = asyncio.Event()
+        self.reason: str | None = None
+        self.count = 0
+
+    async def over(self) -> None:
+        """Return at once in good times, else when the API server answers again."""
+        await self._open.wait()
+
+    async def suspect(self, error: ClusterError) -> bool:
+        """True if ``error``, a call without an answer, is part of an outage; then everybody waits.
+
+        A connection that broke is its request's own bad luck only if the server answers the next one.
+        """
+        if isinstance(error, Unreachable):
+            self._begin(error)
+        elif error.status is None and not await self._answers():
+            self._begin(error)
+        return not self._open.is_set()
+
+    async def check(self) -> None:
+        """Ask the API server now; an outage begins if it does not answer.
+
+        Raises:
+            ClusterError: it answers, and will not have us.
+        """
+        try:
+            await self._cluster.probe()
+        except ClusterError as exc:
+            if exc.status is not None:
+                raise
+            self._begin(exc)
+
+    async def watch(self) -> None:
+        """Probe while there is an outage. Runs for the life of the service."""
+        while True:
+            await self._closed.wait()
+            probes = 0
+            while not await self._answers():
+                await asyncio.sleep(PROBING.delay(min(probes, 8), self._draw, floor=0.1))
+                probes += 1
+            self._end()
+
+    async def _answers(self) -> bool:
+        try:
+            await self._cluster.probe()
+        except ClusterError as exc:
+            # Any answer ends the outage, except those that a load balancer gives for a dead server.
+            return exc.status is not None and exc.status < 500
+        return True
+
+    def _begin(self, error: ClusterError) -> None:
+        if self._open.is_set():
+            self._open.clear()
+            self._closed.set()
+            self.reason = str(error)
+            self.count += 1
+            log.error("api_server_unreachable", error=str(error), then="workers wait and probe; nothing is lost")
+
+    def _end(self) -> None:
+        self.reason = None
+        self._closed.clear()
+        self._open.set()
+        log.info("api_server_back")

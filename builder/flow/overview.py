@@ -1,0 +1,102 @@
+"""The service at a glance: the gauges for Prometheus and the document behind ``/async-jobs/stats``."""
+
+from collections.abc import Callable
+from typing import Any
+
+from builder.flow.build_queue import BuildQueue
+from builder.flow.intake import Intake
+from builder.flow.outage import Outage
+from builder.flow.results import Results
+from builder.flow.worker_pool import WorkerPool
+from builder.models import FailureReason, Outcome
+from builder.stats import Gauges, Histogram, Stats
+
+
+class Overview:
+    """Reads what others keep; keeps nothing. ``clock`` is monotonic."""
+
+    def __init__(
+        self,
+        stats: Stats,
+        queue: BuildQueue,
+        pool: WorkerPool,
+        outage: Outage,
+        results: Results,
+        intake: Intake,
+        clock: Callable[[], float],
+    ) -> None:
+        self._stats = stats
+        self._queue = queue
+        self._pool = pool
+        self._outage = outage
+        self._results = results
+        self._intake = intake
+        self._clock = clock
+
+    def gauges(self) -> Gauges:
+        """What is so now."""
+        oldest = self._queue.oldest()
+        return Gauges(
+            queue_size=len(self._queue),
+            queue_capacity=self._queue.capacity,
+            oldest_age=0.0 if oldest is None else self._clock() - oldest.accepted,
+            workers=len(self._pool.busy),
+            workers_busy=sum(item is not None for item in self._pool.busy.values()),
+            waiting={wait.value: count for wait, count in self._pool.room.waiting.items()},
+            results=len(self._results),
+            api_server_up=self._outage.reason is None,
+            draining=self._intake.closed,
+        )
+
+    def not_ready(self) -> str | None:
+        """Why the service should get no traffic now; None if it should."""
+        if self._intake.closed:
+            return "shutting down"
+        if self._outage.reason is not None:
+            return f"Kubernetes API server: {self._outage.reason}"
+        return None
+
+    def result(self, correlation_id: str) -> dict[str, Any] | None:
+        """What became of a request; None if nobody knows."""
+        return self._results.get(correlation_id)
+
+    def stats(self) -> dict[str, Any]:
+        """The five names that existing callers read come first."""
+        gauges, stats = self.gauges(), self._stats
+        return {
+            "worker_count": gauges.workers,
+            "queue_size": gauges.queue_size,
+            "max_queue_size": gauges.queue_capacity,
+            "results_count": gauges.results,
+            "is_shutdown": gauges.draining,
+            "active_workers": gauges.workers_busy,
+            "workers": self._workers(),
+            "waiting": dict(gauges.waiting),
+            "oldest_age_seconds": round(gauges.oldest_age, 3),
+            "accepted": dict(stats.accepted),
+            "duplicates": dict(stats.duplicates),
+            "rejected": dict(stats.rejected),
+            "refused": dict(stats.refused),
+            "outcomes": {outcome.value: stats.outcomes[outcome] for outcome in Outcome},
+            "failures": {reason.value: stats.failures[reason] for reason in FailureReason if stats.failures[reason]},
+            "retries": stats.retries,
+            "conflicts": {decision.value: count for decision, count in stats.conflicts.items() if count},
+            "creation_seconds": _summary(stats.creation),
+            "api_seconds": _summary(stats.api_calls),
+            "api_server": {"up": gauges.api_server_up, "reason": self._outage.reason, "outages": self._outage.count},
+        }
+
+    def _workers(self) -> list[dict[str, Any]]:
+        now = self._clock()
+        return [
+            {
+                "worker": number,
+                "correlation_id": None if item is None else item.correlation_id,
+                "age_seconds": None if item is None else round(now - item.accepted, 3),
+            }
+            for number, item in self._pool.busy.items()
+        ]
+
+
+def _summary(histogram: Histogram) -> dict[str, float | int | None]:
+    return {"count": histogram.count, **histogram.percentiles(50, 95, 99)}

@@ -1,0 +1,70 @@
+"""What a failed or blocked try means for its item: pure decisions from the failure table (ARCHITECTURE.md shows it)."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from builder.errors import ClusterError, Denied, EventRejected, QuotaExceeded
+from builder.flow.ensure_job import Blocked
+from builder.flow.items import Again, Done, Patience, Wait
+from builder.models import Failure, FailureReason, Outcome
+from builder.retry import Backoff
+from builder.settings import AsyncJobCreator
+
+_DENIED = {
+    401: FailureReason.UNAUTHORIZED,
+    403: FailureReason.FORBIDDEN,
+    404: FailureReason.NAMESPACE_NOT_FOUND,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The one owner of retries. ``draw`` gives the jitter, a number in [0, 1)."""
+
+    policy: AsyncJobCreator
+    draw: Callable[[], float] = random.random
+
+    def after_error(self, error: ClusterError, patience: Patience, now: float) -> Done | Again:
+        """What follows on the API server's refusal. Not for ``Unreachable``: an outage is nobody's retry."""
+        if isinstance(error, QuotaExceeded):
+            return self._wait_for_room(error, patience, now)
+        if isinstance(error, Denied):
+            return failed(_DENIED.get(error.status or 0, FailureReason.INVALID_JOB), str(error))
+        if patience.retries >= self.policy.max_retries:
+            tries = patience.retries + 1
+            return failed(FailureReason.RETRIES_EXHAUSTED, f"{tries} tries failed; the last: {error}")
+        delay = self._backoff.delay(patience.retries, self.draw, error.retry_after)
+        patience.retries += 1
+        return Again(Wait.RETRY, delay, str(error))
+
+    def after_block(self, blocked: Blocked, patience: Patience, now: float) -> Done | Again:
+        """Another Job holds the name: look again later, until the bound of that Job has passed."""
+        if not patience.wait_for(blocked.uid, now, blocked.bound):
+            return failed(FailureReason.ACTIVE_BUILD, f"{blocked.message}, longer than its own deadline allows")
+        wait = Wait.DELETION if blocked.deleting else Wait.ACTIVE_BUILD
+        return self._set_aside(wait, blocked.message, patience)
+
+    def _wait_for_room(self, error: QuotaExceeded, patience: Patience, now: float) -> Done | Again:
+        if not patience.wait_for("quota", now, self.policy.capacity_timeout):
+            return failed(FailureReason.QUOTA, str(error))
+        return self._set_aside(Wait.CAPACITY, str(error), patience)
+
+    def _set_aside(self, wait: Wait, message: str, patience: Patience) -> Again:
+        delay = self._backoff.delay(patience.waits, self.draw)
+        patience.waits += 1
+        return Again(wait, delay, message)
+
+    @property
+    def _backoff(self) -> Backoff:
+        return Backoff(self.policy.retry_delay, self.policy.max_retry_delay)
+
+
+def failed(reason: FailureReason, message: str) -> Done:
+    """The end as a dead letter."""
+    return Done(Outcome.FAILED, Failure(reason, message))
+
+
+def no_longer_valid(error: EventRejected) -> Done:
+    """An event that was fine at the door and is not any more: the settings changed in between."""
+    return failed(FailureReason.INVALID_REQUEST, str(error))

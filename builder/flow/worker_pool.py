@@ -1,0 +1,170 @@
+"""The workers: each takes an item, makes sure that its Job exists, and settles it. Nothing that an item does ends them."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import assert_never
+
+import structlog
+
+from builder.errors import ClusterError, EventRejected
+from builder.events.request import build_request
+from builder.flow.build_queue import BuildQueue
+from builder.flow.ensure_job import Blocked, ensure_job
+from builder.flow.items import Again, Done, Item, Wait
+from builder.flow.outage import Outage
+from builder.flow.ports import Cluster
+from builder.flow.results import Results
+from builder.flow.verdicts import Verdicts, failed, no_longer_valid
+from builder.flow.waiting_room import WaitingRoom
+from builder.jobs.conflict import Wanted
+from builder.jobs.manifest import build_job
+from builder.models import Decision, FailureReason, Manifest, Outcome
+from builder.settings import Settings
+from builder.stats import Stats
+
+log = structlog.get_logger(__name__)
+
+
+class WorkerPool:
+    """``workerCount`` tasks over one queue. ``clock`` is the event loop's time, ``now`` the time of day in UTC."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cluster: Cluster,
+        queue: BuildQueue,
+        outage: Outage,
+        results: Results,
+        stats: Stats,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._queue = queue
+        self._outage = outage
+        self._results = results
+        self._stats = stats
+        self._clock = clock
+        self._now = now
+        self._verdicts = Verdicts(settings.async_job_creator)
+        self._changed = asyncio.Event()
+        self.room = WaitingRoom(queue.put_back)
+        self.busy: dict[int, Item | None] = dict.fromkeys(range(settings.async_job_creator.worker_count))
+
+    async def work(self, number: int) -> None:
+        """One worker's life. Ends only by being cancelled; what it was at then is in ``unfinished``."""
+        while True:
+            await self._outage.over()
+            item = await self._queue.take()
+            self.busy[number] = item
+            await self._handle(item)
+            self.busy[number] = None
+            self._changed.set()
+
+    def unfinished(self) -> list[Item]:
+        """The items that have not come to their end: in work, set aside, queued."""
+        return [*(item for item in self.busy.values() if item is not None), *self.room, *self._queue]
+
+    async def drain(self, grace: float) -> list[Item]:
+        """Work on until nothing is left or ``grace`` seconds have passed; what is left then."""
+        try:
+            async with asyncio.timeout(grace):
+                while self.unfinished():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        return self.unfinished()
+
+    async def _handle(self, item: Item) -> None:
+        """Take an item one step further: to its end, or aside."""
+        item.state = "working"
+        wanted = None
+        try:
+            wanted = self._wanted(item)
+            while (step := await self._try(item, wanted)) is None:
+                await self._outage.over()
+        except EventRejected as exc:
+            step = no_longer_valid(exc)
+        except Exception as exc:  # whatever it is, it must not shrink the pool
+            log.exception("item_crashed", **_ids(item))
+            step = failed(FailureReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
+        await self._finish(item, step, None if wanted is None else wanted.job)
+
+    def _wanted(self, item: Item) -> Wanted:
+        request = build_request(item.event, item.accepted_at, self._settings.build, self._settings.intake)
+        return Wanted(build_job(request, self._settings), request.source)
+
+    async def _try(self, item: Item, wanted: Wanted) -> Done | Again | None:
+        """One try at the cluster; None if it fell into an outage and says nothing about the item."""
+        item.patience.attempts += 1
+        began = self._clock()
+        try:
+            step = await ensure_job(self._cluster, wanted, self._settings.on_active_build, self._count_conflict)
+        except ClusterError as exc:
+            if await self._outage.suspect(exc):
+                return None
+            return self._verdicts.after_error(exc, item.patience, self._clock())
+        finally:
+            self._stats.api_calls.observe(self._clock() - began)
+        if isinstance(step, Blocked):
+            return self._verdicts.after_block(step, item.patience, self._clock())
+        return step
+
+    async def _finish(self, item: Item, step: Done | Again, job: Manifest | None) -> None:
+        if isinstance(step, Again):
+            await self._set_aside(item, step, job)
+            return
+        try:
+            await self._settle(item, step, job)
+        except Exception:  # the item is still in custody: its Job will be found there, and adopted
+            log.exception("settle_failed", **_ids(item))
+            retry = Again(Wait.RETRY, self._settings.async_job_creator.max_retry_delay, "its outcome could not be kept")
+            await self._set_aside(item, retry, job)
+
+    async def _set_aside(self, item: Item, again: Again, job: Manifest | None) -> None:
+        if again.wait is Wait.RETRY:
+            self._stats.retries += 1
+        log.info("item_waits", **_ids(item), wait=again.wait.value, seconds=round(again.delay, 3), why=again.message)
+        loser = self.room.enter(item, again, None if job is None else job["metadata"]["name"])
+        if loser is not None:
+            await self._finish(loser, Done(Outcome.SUPERSEDED), job)
+
+    async def _settle(self, item: Item, done: Done, job: Manifest | None) -> None:
+        result = item.result(done, self._now(), None if job is None else job["metadata"]["name"])
+        await item.receipt.settle(result)
+        self._results.finish(item, result)
+        self._count(item, done)
+        fields = {} if done.failure is None else {"reason": done.failure.reason.value, "error": done.failure.message}
+        emit = log.info if done.failure is None else log.error
+        emit(_LOG_LINES[done.outcome], **_ids(item), job=result.job_name, attempts=result.attempts, **fields)
+
+    def _count(self, item: Item, done: Done) -> None:
+        self._stats.outcomes[done.outcome] += 1
+        match done.outcome:
+            case Outcome.CREATED | Outcome.ADOPTED:
+                self._stats.creation.observe(self._clock() - item.accepted)
+            case Outcome.FAILED:
+                if done.failure is not None:
+                    self._stats.failures[done.failure.reason] += 1
+            case Outcome.SUPERSEDED:
+                pass
+            case _:
+                assert_never(done.outcome)
+
+    def _count_conflict(self, decision: Decision) -> None:
+        self._stats.conflicts[decision] += 1
+
+
+_LOG_LINES = {
+    Outcome.CREATED: "job_created",
+    Outcome.ADOPTED: "job_adopted",
+    Outcome.SUPERSEDED: "event_superseded",
+    Outcome.FAILED: "event_failed",
+}
+
+
+def _ids(item: Item) -> dict[str, str]:
+    return {"event_id": item.event.id, "event_source": item.event.source, "correlation_id": item.correlation_id}

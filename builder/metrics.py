@@ -1,0 +1,99 @@
+"""The facts of ``stats`` in Prometheus' words. Nothing is counted here, and nothing is registered globally."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from builder.models import Outcome
+from builder.stats import Gauges, Histogram, Stats
+
+PREFIX = "knative_lambda_builder_"
+
+
+class Metrics:
+    """Renders one service's metrics. ``gauges`` is asked at each scrape."""
+
+    def __init__(self, stats: Stats, gauges: Callable[[], Gauges]) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_StatsCollector(stats, gauges))
+        ProcessCollector(registry=self._registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type, in the format that the ``Accept`` header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+class _StatsCollector(Collector):
+    def __init__(self, stats: Stats, gauges: Callable[[], Gauges]) -> None:
+        self._stats = stats
+        self._gauges = gauges
+
+    def collect(self) -> Iterable[Metric]:
+        yield from _job_metrics(self._stats)
+        yield from _event_metrics(self._stats)
+        yield from _gauge_metrics(self._gauges())
+
+
+def _job_metrics(stats: Stats) -> Iterable[Metric]:
+    """004's names, and what belongs to them."""
+    succeeded = {outcome: stats.outcomes[outcome] for outcome in (Outcome.CREATED, Outcome.ADOPTED)}
+    yield _counter("kaniko_job_creation_success", "Requests whose Job exists.", "outcome", succeeded)
+    yield _counter("kaniko_job_creation_failure", "Accepted requests that became dead letters.", "reason", stats.failures)
+    yield _histogram("job_creation_duration_seconds", "From acceptance to the Job's existence.", stats.creation)
+    yield _histogram(
+        "kaniko_job_api_duration_seconds", "One try at the Kubernetes API: create, and compare.", stats.api_calls
+    )
+    yield _counter("kaniko_job_creation_retries", "Tries repeated after a transient failure.", None, stats.retries)
+    yield _counter("kaniko_job_conflicts", "Names that were taken, by what was done.", "decision", stats.conflicts)
+
+
+def _event_metrics(stats: Stats) -> Iterable[Metric]:
+    yield _counter(PREFIX + "events_accepted", "Events taken in.", "flow", stats.accepted)
+    yield _counter(PREFIX + "events_duplicate", "Events that were here before.", "flow", stats.duplicates)
+    yield _counter(PREFIX + "events_rejected", "Events that can never be built.", "reason", stats.rejected)
+    yield _counter(PREFIX + "events_refused", "Events that may come again later.", "reason", stats.refused)
+    superseded = stats.outcomes[Outcome.SUPERSEDED]
+    yield _counter(PREFIX + "events_superseded", "Events that gave way to a later one.", None, superseded)
+    letters = {"rejected": stats.rejected.total(), "failed": stats.failures.total()}
+    yield _counter(PREFIX + "dead_letters", "Dead letters kept, whatever became of them.", "kind", letters)
+    yield _counter(PREFIX + "http_responses", "Answers, by class of status.", "class", stats.answers)
+
+
+def _gauge_metrics(gauges: Gauges) -> Iterable[Metric]:
+    yield _gauge("queue_items", "Items waiting for a worker.", gauges.queue_size)
+    yield _gauge("queue_capacity", "Items that the queue lets in.", gauges.queue_capacity)
+    yield _gauge("queue_oldest_age_seconds", "Age of the queued item that was accepted first.", gauges.oldest_age)
+    yield _gauge("workers", "Workers there are.", gauges.workers)
+    yield _gauge("workers_busy", "Workers at an item.", gauges.workers_busy)
+    yield _gauge("api_server_up", "1 if the Kubernetes API server answers.", gauges.api_server_up)
+    waiting = GaugeMetricFamily(PREFIX + "waiting_items", "Items set aside, by what for.", labels=["wait"])
+    for wait, count in gauges.waiting.items():
+        waiting.add_metric([wait], count)
+    yield waiting
+
+
+def _counter(name: str, help_text: str, label: str | None, values: Mapping[Any, int] | int) -> Metric:
+    if isinstance(values, int):
+        return CounterMetricFamily(name, help_text, value=values)
+    family = CounterMetricFamily(name, help_text, labels=[label or ""])
+    for key, value in values.items():
+        family.add_metric([str(key)], value)
+    return family
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(PREFIX + name, help_text, value=value)
+
+
+def _histogram(name: str, help_text: str, histogram: Histogram) -> Metric:
+    buckets, below = [], 0
+    for bound, count in zip((*histogram.bounds, None), histogram.counts, strict=True):
+        below += count
+        buckets.append(("+Inf" if bound is None else str(bound), float(below)))
+    return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=histogram.sum)

@@ -1,0 +1,218 @@
+"""The values that travel through the service. All frozen; none knows a transport."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
+
+from builder.errors import Problem
+
+Manifest: TypeAlias = dict[str, Any]
+"""A Kubernetes object as plain JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A CloudEvent 1.0 whose attributes are checked and whose data is still bytes.
+
+    ``time`` is aware (RFC 3339 demands an offset) or None. ``data`` is JSON text in UTF-8.
+    """
+
+    id: str
+    source: str
+    type: str
+    subject: str | None
+    time: datetime | None
+    extensions: Mapping[str, str]
+    data: bytes
+
+    def attributes(self) -> dict[str, str]:
+        """The attributes as text."""
+        attributes = {"specversion": "1.0", "id": self.id, "source": self.source, "type": self.type}
+        if self.subject is not None:
+            attributes["subject"] = self.subject
+        if self.time is not None:
+            attributes["time"] = self.time.isoformat()
+        return attributes | dict(self.extensions)
+
+    @property
+    def identity(self) -> bytes:
+        """What makes two deliveries the same event: (source, id), as 16 bytes.
+
+        https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#id
+        Neither attribute may hold a control character, so the NUL between them keeps pairs apart.
+        """
+        return hashlib.blake2b(f"{self.source}\0{self.id}".encode(), digest_size=16).digest()
+
+
+class Target(NamedTuple):
+    """What is built. At most one build of a target is active at any moment."""
+
+    third_party_id: str
+    parser_id: str
+
+
+class BuildType(StrEnum):
+    """Whose Dockerfile is built."""
+
+    CONTAINER = "container"
+    FUNCTION = "function"
+
+
+class SourceKind(StrEnum):
+    """How Kaniko fetches the context."""
+
+    GIT = "git"
+    ARCHIVE = "archive"
+    BUCKET = "bucket"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the build context comes from.
+
+    ``location`` is a URL without fragment. ``ref`` is ``refs/heads/x``, ``refs/tags/x``, a full commit hash, or
+    None for the default branch; only Git has one. ``sub_path`` is relative and stays inside the context.
+    """
+
+    kind: SourceKind
+    location: str
+    ref: str | None = None
+    sub_path: str | None = None
+
+    @property
+    def immutable(self) -> bool:
+        """True if the same address can never give other content: a full commit hash."""
+        return self.ref is not None and not self.ref.startswith("refs/")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """A build that was asked for, checked field by field. ``build_timeout`` is in seconds."""
+
+    event_id: str
+    event_source: str
+    requested_at: datetime
+    target: Target
+    correlation_id: str
+    job_name: str | None
+    priority: int
+    build_type: BuildType
+    runtime: str | None
+    source: Source
+    dockerfile: str | None
+    build_timeout: int
+    environment: Mapping[str, str]
+    traceparent: str | None = None
+
+
+class Flow(StrEnum):
+    """Which road an event took (the phases of 004's migration are told apart by it)."""
+
+    QUEUE = "queue"
+    DIRECT = "direct"
+
+
+class Outcome(StrEnum):
+    """How an accepted event ends. Closed: there is no fifth way."""
+
+    CREATED = "created"
+    ADOPTED = "adopted"
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+
+
+class FailureReason(StrEnum):
+    """Why an accepted event ended as a dead letter. Closed: it is a metric's label."""
+
+    INVALID_REQUEST = "invalid_request"
+    NAME_TAKEN = "name_taken"
+    ACTIVE_BUILD = "active_build"
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    QUOTA = "quota"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NAMESPACE_NOT_FOUND = "namespace_not_found"
+    INVALID_JOB = "invalid_job"
+    INTERNAL_ERROR = "internal_error"
+
+
+class RejectReason(StrEnum):
+    """Why an event was not accepted and never will be. Closed: it is a metric's label."""
+
+    INVALID = "invalid"
+    TOO_LARGE = "too_large"
+    NOT_A_CLOUDEVENT = "not_a_cloudevent"
+
+
+class Decision(StrEnum):
+    """What to do about a Job that has the wanted name. Closed: it is a metric's label."""
+
+    CREATE = "create"
+    ADOPT = "adopt"
+    SUPERSEDED = "superseded"
+    REPLACE_FINISHED = "replace_finished"
+    REPLACE_ACTIVE = "replace_active"
+    WAIT_FOR_BUILD = "wait_for_build"
+    WAIT_FOR_DELETION = "wait_for_deletion"
+    NAME_TAKEN = "name_taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The end of an item that could not be built, in plain words."""
+
+    reason: FailureReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of one accepted event, as people ask for it."""
+
+    event_id: str
+    event_source: str
+    correlation_id: str
+    target: Target
+    outcome: Outcome
+    accepted_at: datetime
+    finished_at: datetime
+    attempts: int
+    job_name: str | None = None
+    image: str | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that will not become a Job, with its reason and what is left of its bytes.
+
+    ``attributes`` are the CloudEvents attributes as far as they could be read. ``body`` is in ``content_type``: the
+    event's data, or the whole message where the attributes stand in it; empty where it was too large to keep.
+    """
+
+    reason: FailureReason | RejectReason
+    message: str
+    attributes: Mapping[str, str]
+    content_type: str
+    body: bytes
+    first_at: datetime
+    last_at: datetime
+    attempts: int = 0
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of_failure(cls, event: Event, result: Result, failure: Failure) -> "DeadLetter":
+        """The letter of an accepted event that could not be built."""
+        return cls(
+            reason=failure.reason,
+            message=failure.message,
+            attributes=event.attributes(),
+            content_type="application/json",
+            body=event.data,
+            first_at=result.accepted_at,
+            last_at=result.finished_at,
+            attempts=result.attempts,
+        )

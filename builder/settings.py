@@ -1,0 +1,218 @@
+"""The settings: what there is, what is allowed, what holds when nothing is said.
+
+Keys are in the spelling of the seeds (camelCase) outside and in snake_case here. Durations are seconds in here and
+text with a unit outside. ``settings_sources`` reads them from a file, the environment and flags.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+def parse_duration(text: object) -> float:
+    """Seconds from ``100ms``, ``30s``, ``5m`` or ``1h``.
+
+    Raises:
+        ValueError: anything else; a number without a unit too, since nobody can know which it is.
+    """
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        msg = "a duration with its unit is wanted, such as 100ms, 30s, 5m or 1h"
+        raise ValueError(msg)
+    return float(match[1]) * _UNITS[match[2]]
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[KMGT]i?)?$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]+$", max_length=253)]
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown keys are errors, for a misspelt key is a setting that silently does nothing."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Server(Section):
+    """Where the HTTP door stands. Port 0 picks a free one."""
+
+    host: str = "0.0.0.0"  # noqa: S104 -- a container's probe and Service come from outside
+    port: Port = 8080
+
+
+class Logging(Section):
+    """``auto`` is readable on a terminal and JSON elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Kubernetes(Section):
+    """``namespace`` unset means the Pod's own, else the kubeconfig context's, else ``default``."""
+
+    namespace: Name | None = None
+    connect_timeout: Duration = 3.0
+    request_timeout: Duration = 10.0
+
+
+class Memory(Section):
+    """How fast the embedded cluster plays a Job."""
+
+    pending_time: Duration = 1.0
+    build_time: Duration = 3.0
+    deletion_time: Duration = 0.1
+
+
+class AsyncJobCreator(Section):
+    """The workers and their queue (004: Async Job Creator Settings)."""
+
+    worker_count: Annotated[int, Field(ge=1, le=1000)] = 5
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    retry_delay: Duration = 0.1
+    max_retry_delay: Duration = 30.0
+    max_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    capacity_timeout: Duration = 3600.0
+    drain_timeout: Duration = 25.0
+
+    @model_validator(mode="after")
+    def _cap_above_base(self) -> "AsyncJobCreator":
+        if self.max_retry_delay < self.retry_delay:
+            msg = "maxRetryDelay must not be less than retryDelay"
+            raise ValueError(msg)
+        return self
+
+
+class Intake(Section):
+    """What the door lets in. ``slot_wait`` bounds how long a sender waits for a slot before it gets a 429."""
+
+    max_body_size: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+    slot_wait: Duration = 2.0
+    reply: Literal["auto", "body", "empty"] = "auto"
+    allowed_source_hosts: tuple[Host, ...] = ()
+
+
+class Idempotency(Section):
+    """How long, and how many, finished events are remembered so that a redelivery is recognised."""
+
+    ttl: Duration = 86400.0
+    max_entries: Annotated[int, Field(ge=1)] = 100_000
+
+
+class DeadLetters(Section):
+    """Bounds of what is kept of events that failed. The oldest go first."""
+
+    max_count: Annotated[int, Field(ge=1)] = 1000
+    max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
+
+
+class Results(Section):
+    """How long, and how many, outcomes can be asked for."""
+
+    ttl: Duration = 3600.0
+    max_entries: Annotated[int, Field(ge=1)] = 10_000
+
+
+class Runtime(Section):
+    """What a runtime's word stands for: the Dockerfile of its language and the image that this starts from."""
+
+    language: Literal["nodejs", "python", "go"]
+    base_image: str
+
+
+def _default_runtimes() -> dict[str, Runtime]:
+    nodes = {f"nodejs{v}": Runtime(language="nodejs", base_image=f"docker.io/library/node:{v}-slim") for v in (18, 20, 22)}
+    pythons = {
+        f"python3.{v}": Runtime(language="python", base_image=f"docker.io/library/python:3.{v}-slim")
+        for v in (11, 12, 13)
+    }
+    gos = {f"go1.{v}": Runtime(language="go", base_image=f"docker.io/library/golang:1.{v}") for v in (23, 24, 25)}
+    return nodes | pythons | gos
+
+
+class Build(Section):
+    """What an event may ask for, and what holds where it says nothing. Timeouts are of the build itself."""
+
+    source_template: str | None = None
+    default_timeout: Duration = 1800.0
+    max_timeout: Duration = 7200.0
+    two_level_hosts: tuple[Host, ...] = ("github.com", "bitbucket.org", "codeberg.org")
+    runtimes: dict[str, Runtime] = Field(default_factory=_default_runtimes)
+    runtimes_config_map: Name = "knative-lambda-runtimes"
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> "Build":
+        if not 1 <= self.default_timeout <= self.max_timeout:
+            msg = "defaultTimeout must be between 1s and maxTimeout"
+            raise ValueError(msg)
+        return self
+
+
+class Requests(Section):
+    """What the scheduler sets aside for a build."""
+
+    cpu: Quantity = "500m"
+    memory: Quantity = "512Mi"
+    ephemeral_storage: Quantity = "1Gi"
+
+
+class Limits(Section):
+    """Where a build is stopped."""
+
+    cpu: Quantity = "2"
+    memory: Quantity = "2Gi"
+    ephemeral_storage: Quantity = "10Gi"
+
+
+class Kaniko(Section):
+    """The build's own Pod. Secrets are named here and nowhere else: an event can never name one."""
+
+    image: str = "ghcr.io/osscontainertools/kaniko:v1.28.3"
+    registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._/-]+)?$")] | None = None
+    repository: Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")] = "knative-lambdas"
+    registry_secret: Name | None = None
+    git_secret: Name | None = None
+    service_account: Name | None = None
+    cache: bool = True
+    cache_repository: str | None = None
+    insecure_registries: tuple[str, ...] = ()
+    push_retry: Annotated[int, Field(ge=0, le=10)] = 3
+    backoff_limit: Annotated[int, Field(ge=0, le=10)] = 0
+    ttl_after_finished: Duration = 3600.0
+    requests: Requests = Requests()
+    limits: Limits = Limits()
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    cluster: Literal["kubernetes", "memory"] = "kubernetes"
+    on_active_build: Literal["wait", "replace"] = "wait"
+    server: Server = Server()
+    logging: Logging = Logging()
+    kubernetes: Kubernetes = Kubernetes()
+    memory: Memory = Memory()
+    async_job_creator: AsyncJobCreator = AsyncJobCreator()
+    intake: Intake = Intake()
+    idempotency: Idempotency = Idempotency()
+    dead_letters: DeadLetters = DeadLetters()
+    results: Results = Results()
+    build: Build = Build()
+    kaniko: Kaniko = Kaniko()
+
+    @model_validator(mode="after")
+    def _registry_known(self) -> "Settings":
+        if self.cluster == "kubernetes" and self.kaniko.registry is None:
+            msg = (
+                "kaniko.registry is not set: say where built images go, such as registry.example.com/team "
+                "(BUILDER_KANIKO__REGISTRY); the embedded cluster (--cluster memory) needs none"
+            )
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,86 @@
+"""The facts that the service counts about itself. Each is counted once, here; JSON and Prometheus both read it."""
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
+
+K = TypeVar("K", bound=StrEnum)
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+"""Upper bounds in seconds: from one quick call to a build that waited for another."""
+
+
+class RefusedBecause(StrEnum):
+    """Why a sender was told to come back later."""
+
+    QUEUE_FULL = "queue_full"
+    DRAINING = "draining"
+
+
+class Histogram:
+    """Durations in seconds: Prometheus' buckets, and the last thousand for percentiles."""
+
+    def __init__(self, buckets: Iterable[float] = BUCKETS) -> None:
+        self.bounds = tuple(buckets)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+        self._recent: deque[float] = deque(maxlen=1000)
+
+    @property
+    def count(self) -> int:
+        """How many durations were observed."""
+        return sum(self.counts)
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
+        self._recent.append(seconds)
+
+    def percentiles(self, *wanted: int) -> dict[str, float | None]:
+        """``{"p50": seconds, …}`` of the last thousand (nearest rank), None while there is nothing."""
+        ordered = sorted(self._recent)
+        last = len(ordered) - 1
+        return {f"p{rank}": round(ordered[round(last * rank / 100)], 6) if ordered else None for rank in wanted}
+
+
+def _all_zero(kinds: type[K]) -> Counter[K]:
+    """Every value at 0 from the start: Prometheus' ``increase()`` misses the first of a series that appears at 1."""
+    return Counter(dict.fromkeys(kinds, 0))
+
+
+class Stats:
+    """Counters of one running service."""
+
+    def __init__(self) -> None:
+        self.accepted: Counter[Flow] = _all_zero(Flow)
+        self.duplicates: Counter[Flow] = _all_zero(Flow)
+        self.rejected: Counter[RejectReason] = _all_zero(RejectReason)
+        self.refused: Counter[RefusedBecause] = _all_zero(RefusedBecause)
+        self.outcomes: Counter[Outcome] = _all_zero(Outcome)
+        self.failures: Counter[FailureReason] = _all_zero(FailureReason)
+        self.conflicts: Counter[Decision] = _all_zero(Decision)
+        self.answers: Counter[str] = Counter(dict.fromkeys(("2xx", "4xx", "5xx"), 0))
+        self.retries = 0
+        self.creation = Histogram()
+        self.api_calls = Histogram()
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is so at this moment. Ages in seconds; ``waiting`` counts the items that were set aside, by what for."""
+
+    queue_size: int
+    queue_capacity: int
+    oldest_age: float
+    workers: int
+    workers_busy: int
+    waiting: Mapping[str, int]
+    results: int
+    api_server_up: bool
+    draining: bool

@@ -1,0 +1,67 @@
+"""The conflict table, row by row."""
+
+from datetime import timedelta
+from typing import Any, Literal
+
+import pytest
+
+from builder.jobs.conflict import Wanted, decide
+from builder.jobs.manifest import build_job
+from builder.models import BuildRequest, Decision, Manifest, Source, SourceKind, Target
+from tests import building
+
+COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
+FAILED = {"conditions": [{"type": "FailureTarget", "status": "True"}, {"type": "Failed", "status": "True"}]}
+ENDING = {"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}
+ACTIVE: dict[str, Any] = {"active": 1}
+DELETING = {"deletionTimestamp": "2024-01-01T12:00:00Z"}
+
+PINNED = Source(SourceKind.GIT, "https://git.example.com/acme/parser1.git", ref="a" * 40)
+EARLIER, LATER = building.NOON - timedelta(seconds=1), building.NOON + timedelta(microseconds=1)
+
+
+def job_of(request: BuildRequest, status: dict[str, Any], **metadata: Any) -> Manifest:
+    """A Job as the API server gives it."""
+    job = build_job(request, building.settings())
+    return job | {"metadata": job["metadata"] | {"uid": "u-1"} | metadata, "status": status}
+
+
+def wanted(**changes: Any) -> Wanted:
+    """What a new event wants."""
+    request = building.request(event_id="e-2", **changes)
+    return Wanted(build_job(request, building.settings()), request.source)
+
+
+Mode = Literal["wait", "replace"]
+ROWS: list[tuple[str, Manifest | None, Wanted, Mode, Decision]] = [
+    ("nothing: it vanished meanwhile", None, wanted(), "wait", Decision.CREATE),
+    *(
+        (f"the same event, {name}", job_of(building.request(event_id="e-2"), status), wanted(), "wait", Decision.ADOPT)
+        for name, status in {"active": ACTIVE, "complete": COMPLETE, "failed": FAILED}.items()
+    ),
+    ("the same event, being deleted", job_of(building.request(event_id="e-2"), COMPLETE, **DELETING), wanted(), "wait", Decision.ADOPT),
+    ("one requested later", job_of(building.request(requested_at=LATER), ACTIVE), wanted(), "wait", Decision.SUPERSEDED),
+    ("one requested later, finished", job_of(building.request(requested_at=LATER), FAILED), wanted(), "replace", Decision.SUPERSEDED),
+    ("the same commit, active", job_of(building.request(source=PINNED), ACTIVE), wanted(source=PINNED), "wait", Decision.ADOPT),
+    ("the same commit, complete", job_of(building.request(source=PINNED), COMPLETE), wanted(source=PINNED), "wait", Decision.ADOPT),
+    ("the same commit, failed", job_of(building.request(source=PINNED), FAILED), wanted(source=PINNED), "wait", Decision.REPLACE_FINISHED),
+    ("another commit, complete", job_of(building.request(), COMPLETE), wanted(source=PINNED), "wait", Decision.REPLACE_FINISHED),
+    ("the same branch, complete", job_of(building.request(), COMPLETE), wanted(), "wait", Decision.REPLACE_FINISHED),
+    ("failed", job_of(building.request(), FAILED), wanted(), "wait", Decision.REPLACE_FINISHED),
+    ("active", job_of(building.request(), ACTIVE), wanted(), "wait", Decision.WAIT_FOR_BUILD),
+    ("active, no status yet", job_of(building.request(), {}), wanted(), "wait", Decision.WAIT_FOR_BUILD),
+    ("ending: its Pod may still push", job_of(building.request(), ENDING), wanted(), "wait", Decision.WAIT_FOR_BUILD),
+    ("active, newest wins", job_of(building.request(requested_at=EARLIER), ACTIVE), wanted(), "replace", Decision.REPLACE_ACTIVE),
+    ("being deleted", job_of(building.request(), COMPLETE, **DELETING), wanted(), "replace", Decision.WAIT_FOR_DELETION),
+    ("the same commit, being deleted", job_of(building.request(source=PINNED), ACTIVE, **DELETING), wanted(source=PINNED), "wait", Decision.WAIT_FOR_DELETION),
+    ("not ours: no label", job_of(building.request(), COMPLETE, labels={}), wanted(), "replace", Decision.NAME_TAKEN),
+    ("not ours: no metadata at all", {"metadata": {"name": "kaniko-job-acme-parser1", "uid": "u"}}, wanted(), "replace", Decision.NAME_TAKEN),
+    ("another third party's", job_of(building.request(target=Target("rival", "p"), job_name="x"), COMPLETE), wanted(job_name="x"), "replace", Decision.NAME_TAKEN),
+    ("its requested-at was broken by hand", job_of(building.request(), COMPLETE, annotations={"build.notifi.network/third-party-id": "acme", "build.notifi.network/requested-at": "soon"}), wanted(), "wait", Decision.REPLACE_FINISHED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("existing", "wanted", "mode", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_what_exists_under_the_name(existing: Manifest | None, wanted: Wanted, mode: Mode, expected: Decision) -> None:
+    """What to do about it."""
+    assert decide(existing, wanted, mode) is expected
