@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A real Kubernetes API on loopback: etcd, kube-apiserver and kube-controller-manager as plain processes.
 
 For tests (`with ControlPlane() as cluster: ...`) and for people (`python scripts/control_plane.py`). There is no node:

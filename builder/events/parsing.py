@@ -85,7 +85,7 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
     if mode is Mode.BINARY:
         return Parsed(mode, [_read_binary(content_type, complaint, headers, body)])
     if complaint is not None:
-        return Parsed(mode, [Rejected({}, content_type, body, (complaint,), 415)])
+        return Parsed(mode, [_rejected({}, content_type, body, {complaint.field: complaint.message}, 415)])
     try:
         value = parse_json(body, "body")
         trace = _traceparent(headers)
@@ -159,14 +159,14 @@ def _read_header(name: str, value: str, attributes: dict[str, str], found: Found
     if name == "datacontenttype":
         return  # in binary mode Content-Type says it (HTTP binding, section 3.1.1)
     if name in attributes:
-        found.setdefault(name, f"must not be sent twice: header ce-{key(name)}")
+        found.setdefault(key(name), f"must not be sent twice: header ce-{key(name)}")
         return
     if "%" in value or value[:1] == '"' or not value.isascii():
         try:
             value = _decode(value)
         except UnicodeError:
             found.setdefault(key(name), f"must be UTF-8: header ce-{key(name)}")
-            value = value.encode("utf-8", "replace").decode()
+            value = _encodable(value)
     attributes[name] = value
 
 
@@ -281,4 +281,9 @@ def _add_trace(trace: str | None, attributes: dict[str, str]) -> None:
 
 def _rejected(attributes: Mapping[str, str], content_type: str, body: bytes, found: Found, status: int) -> Rejected:
     readable = {name: value[:MAX_VALUE] for name, value in attributes.items() if is_name(name)}
-    return Rejected(readable, content_type, body, problems_from(found), status)
+    return Rejected(readable, _encodable(content_type), body, problems_from(found), status)
+
+
+def _encodable(text: str) -> str:
+    """A header's text with ``?`` for each byte that was no UTF-8: the dead letter must be able to hold it."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,6 +1,5 @@
 """What a failed or blocked try means for its item: pure decisions from the failure table (ARCHITECTURE.md shows it)."""
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ class Verdicts:
     """The one owner of retries. ``draw`` gives the jitter, a number in [0, 1)."""
 
     policy: AsyncJobCreator
-    draw: Callable[[], float] = random.random
+    draw: Callable[[], float]
 
     def after_error(self, error: ClusterError, patience: Patience, now: float) -> Done | Again:
         """What follows on the API server's refusal. Not for ``Unreachable``: an outage is nobody's retry."""

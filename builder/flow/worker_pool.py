@@ -1,6 +1,7 @@
 """The workers: each takes an item, makes sure that its Job exists, and settles it. Nothing that an item does ends them."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from datetime import datetime
 from typing import assert_never
@@ -27,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class WorkerPool:
-    """``workerCount`` tasks over one queue. ``clock`` is the event loop's time, ``now`` the time of day in UTC."""
+    """``workerCount`` tasks over one queue. ``clock`` is the event loop's time, ``now`` the time of day in UTC, ``draw`` the jitter."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class WorkerPool:
         stats: Stats,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._cluster = cluster
@@ -48,7 +50,7 @@ class WorkerPool:
         self._stats = stats
         self._clock = clock
         self._now = now
-        self._verdicts = Verdicts(settings.async_job_creator)
+        self._verdicts = Verdicts(settings.async_job_creator, draw)
         self._changed = asyncio.Event()
         self.room = WaitingRoom(queue.put_back)
         self.busy: dict[int, Item | None] = dict.fromkeys(range(settings.async_job_creator.worker_count))

@@ -71,30 +71,33 @@ class MemoryJob:
             "suspend": False,
             "podReplacementPolicy": "TerminatingOrFailed",
         }
-        labelled = template | {"metadata": self._labelled(template.get("metadata", {}))}
+        labelled = self._labelled(template.get("metadata", {}))
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": self._metadata(job["metadata"]),
-            "spec": defaults | spec | {"template": labelled},
+            "metadata": {"labels": labelled["labels"]} | job["metadata"] | self._given_by_server(),
+            "spec": defaults | spec | {"template": template | {"metadata": labelled}},
             "status": self._status(backoff_limit),
         }
 
-    def _metadata(self, given: dict[str, Any]) -> dict[str, Any]:
-        metadata = self._labelled(given) | {
+    def _given_by_server(self) -> dict[str, Any]:
+        metadata = {
             "namespace": self.namespace,
             "uid": self.uid,
             "resourceVersion": str(self.version),
             "generation": 1 if self.deleted_at is None else 2,
             "creationTimestamp": _timestamp(self.created_at),
         }
-        if self.deleted_at is not None:
-            metadata["deletionTimestamp"] = _timestamp(self.deleted_at)
-            metadata["deletionGracePeriodSeconds"] = 0
-            metadata["finalizers"] = ["foregroundDeletion"]
-        return metadata
+        if self.deleted_at is None:
+            return metadata
+        return metadata | {
+            "deletionTimestamp": _timestamp(self.deleted_at),
+            "deletionGracePeriodSeconds": 0,
+            "finalizers": ["foregroundDeletion"],
+        }
 
     def _labelled(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """The template's metadata with the labels by which the Job knows its Pods."""
         labels = {
             **metadata.get("labels", {}),
             "batch.kubernetes.io/controller-uid": self.uid,

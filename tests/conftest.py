@@ -1,0 +1,21 @@
+"""What several kinds of tests share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from control_plane import ControlPlane, Missing, find_binaries
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """A real API server with etcd and controllers, one for the whole session: make a namespace for each test.
+
+    Skips where the programs are missing, but fails in CI: there, a test that silently does not run is a lie.
+    """
+    binaries = find_binaries()
+    if isinstance(binaries, Missing):
+        absent = pytest.fail if "CI" in os.environ else pytest.skip
+        absent(f"needs a real Kubernetes API: {binaries.reason}")
+    with ControlPlane(binaries) as plane:
+        yield plane

@@ -1,0 +1,156 @@
+"""The order of the build queue, against a plain model and against its promises."""
+
+import itertools
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from builder.flow.fair_order import LOWEST, SHARED_TURN, FairOrder
+
+
+class Model:
+    """The same order in the plainest words: for each priority a list of rounds, in each at most one item per party."""
+
+    def __init__(self) -> None:
+        self.rounds: dict[int, list[list[tuple[str, int]]]] = defaultdict(list)
+        self.served: dict[int, int] = {}
+        self.takes = 0
+
+    def put(self, priority: int, party: str, item: int) -> None:
+        rounds = self.rounds[priority]
+        if not rounds:
+            self.served[priority] = self.takes
+            rounds.append([])  # the round that is being served; newcomers come after it
+        mine = [index for index, members in enumerate(rounds) if any(party == who for who, _ in members)]
+        place = max([0, *mine]) + 1
+        if place == len(rounds):
+            rounds.append([])
+        rounds[place].append((party, item))
+
+    def take(self) -> int:
+        self.takes += 1
+        waiting = sorted(priority for priority, rounds in self.rounds.items() if any(rounds))
+        priority = waiting[0]
+        if self.takes % SHARED_TURN == 0:
+            priority = min(waiting, key=lambda one: self.served[one])
+        self.served[priority] = self.takes
+        rounds = self.rounds[priority]
+        if not rounds[0]:
+            rounds.pop(0)
+        _, item = rounds[0].pop(0)
+        if not any(rounds):
+            rounds.clear()
+        return item
+
+    def __len__(self) -> int:
+        return sum(len(members) for rounds in self.rounds.values() for members in rounds)
+
+
+class AgainstTheModel(RuleBasedStateMachine):
+    """Any mixture of puts and takes gives the model's order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: FairOrder[int] = FairOrder()
+        self.model = Model()
+        self.numbers = itertools.count()
+
+    @rule(priority=st.integers(1, LOWEST), party=st.sampled_from("abc"))
+    def put(self, priority: int, party: str) -> None:
+        number = next(self.numbers)
+        self.order.put(priority, party, number)
+        self.model.put(priority, party, number)
+
+    @precondition(lambda self: len(self.model) > 0)
+    @rule()
+    def take(self) -> None:
+        assert self.order.take() == self.model.take()
+
+    @invariant()
+    def same_size(self) -> None:
+        assert len(self.order) == len(self.model)
+
+
+TestAgainstTheModel = AgainstTheModel.TestCase
+
+
+def drained(order: FairOrder[str]) -> list[str]:
+    """All items in the order in which they are taken."""
+    return [order.take() for _ in range(len(order))]
+
+
+def test_the_most_urgent_comes_first() -> None:
+    """Priority 1 before 5 before 10, whatever came first."""
+    order: FairOrder[str] = FairOrder()
+    for priority in (10, 5, 1, 5):
+        order.put(priority, "acme", f"p{priority}")
+    assert drained(order) == ["p1", "p5", "p5", "p10"]
+
+
+def test_first_in_first_out_inside_a_priority() -> None:
+    """One party's items keep their order."""
+    order: FairOrder[str] = FairOrder()
+    for item in "abcd":
+        order.put(5, "acme", item)
+    assert drained(order) == ["a", "b", "c", "d"]
+
+
+def test_third_parties_take_turns() -> None:
+    """One with many events does not make another wait for them all."""
+    order: FairOrder[str] = FairOrder()
+    for number in range(4):
+        order.put(5, "flood", f"flood{number}")
+    order.put(5, "acme", "acme0")
+    order.put(5, "tiny", "tiny0")
+    order.put(5, "acme", "acme1")
+    assert drained(order) == ["flood0", "acme0", "tiny0", "flood1", "acme1", "flood2", "flood3"]
+
+
+def test_a_party_that_comes_back_does_not_jump_ahead() -> None:
+    """Having been away earns no credit."""
+    order: FairOrder[str] = FairOrder()
+    order.put(5, "acme", "acme0")
+    for number in range(3):
+        order.put(5, "flood", f"flood{number}")
+    assert [order.take(), order.take(), order.take()] == ["acme0", "flood0", "flood1"]
+    order.put(5, "acme", "acme1")
+    assert drained(order) == ["flood2", "acme1"]
+
+
+def test_the_lowest_priority_moves_under_an_endless_stream_of_the_highest() -> None:
+    """Every level with work is served at least once in eight takes for each level with work."""
+    order: FairOrder[str] = FairOrder()
+    for priority in range(2, LOWEST + 1):
+        order.put(priority, "patient", f"p{priority}")
+    taken = []
+    for _ in range(SHARED_TURN * LOWEST):
+        order.put(1, "endless", "urgent")
+        taken.append(order.take())
+    assert {f"p{priority}" for priority in range(2, LOWEST + 1)} <= set(taken)
+
+
+@given(st.lists(st.tuples(st.integers(1, LOWEST), st.sampled_from("abc")), max_size=50))
+def test_nothing_is_lost_and_nothing_doubled(puts: list[tuple[int, str]]) -> None:
+    """What goes in comes out once."""
+    order: FairOrder[str] = FairOrder()
+    for number, (priority, party) in enumerate(puts):
+        order.put(priority, party, str(number))
+    assert sorted(drained(order), key=int) == [str(number) for number in range(len(puts))]
+
+
+def test_nothing_to_take() -> None:
+    """Taking from an empty order is a mistake of the caller's."""
+    with pytest.raises(IndexError):
+        FairOrder[str]().take()
+
+
+def test_no_trace_is_left_of_a_party_without_items() -> None:
+    """10^6 third parties that each come once must not fill the memory."""
+    order: FairOrder[str] = FairOrder()
+    for number in range(100):
+        order.put(5, f"party{number}", "x")
+    drained(order)
+    assert all(not level._last_turn for level in order._levels)
