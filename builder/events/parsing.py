@@ -85,7 +85,7 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
     if mode is Mode.BINARY:
         return Parsed(mode, [_read_binary(content_type, complaint, headers, body)])
     if complaint is not None:
-        return Parsed(mode, [_rejected({}, content_type, body, {complaint.field: complaint.message}, 415)])
+        return Parsed(mode, [_rejected({}, content_type, body, {"Content-Type": complaint}, 415)])
     try:
         value = parse_json(body, "body")
         trace = _traceparent(headers)
@@ -93,15 +93,15 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
             return Parsed(mode, [_read_structured(value, trace, body)])
         return Parsed(mode, [_read_structured(element, trace) for element in _elements(value)])
     except EventRejected as exc:
-        return Parsed(mode, [Rejected({}, content_type, body, exc.problems, exc.status)])
+        return Parsed(mode, [Rejected({}, _encodable(content_type), body, exc.problems, exc.status)])
 
 
 # --- Content-Type -----------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=128)
-def _read_content_type(content_type: str) -> tuple[Mode, Problem | None]:
-    """The mode, and what is wrong with the type if something is. Cached: senders have a handful of spellings."""
+def _read_content_type(content_type: str) -> tuple[Mode, str | None]:
+    """The mode, and what is wrong with the type if anything is. Cached: senders have a handful of spellings."""
     media_type = content_type.partition(";")[0].strip().lower()
     mode = Mode.BINARY
     if media_type.startswith("application/cloudevents"):
@@ -110,9 +110,9 @@ def _read_content_type(content_type: str) -> tuple[Mode, Problem | None]:
     else:
         known = is_json(content_type)
     if not known:
-        return mode, Problem("Content-Type", f"{quoted(content_type)} is not taken; send {_WANTED}")
+        return mode, f"{quoted(content_type)} is not taken; send {_WANTED}"
     if not _is_utf8(content_type):
-        return mode, Problem("Content-Type", "must not name a charset other than utf-8")
+        return mode, "must not name a charset other than utf-8"
     return mode, None
 
 
@@ -132,7 +132,7 @@ def _is_utf8(content_type: str) -> bool:
 # --- binary -----------------------------------------------------------------------------------------------------------
 
 
-def _read_binary(content_type: str, complaint: Problem | None, headers: Iterable[tuple[str, str]], body: bytes) -> Item:
+def _read_binary(content_type: str, complaint: str | None, headers: Iterable[tuple[str, str]], body: bytes) -> Item:
     found: Found = {}
     attributes: dict[str, str] = {}
     trace = None
@@ -143,7 +143,7 @@ def _read_binary(content_type: str, complaint: Problem | None, headers: Iterable
         elif name == "traceparent":
             trace = value
     if complaint is not None:
-        found[complaint.field] = complaint.message
+        found["Content-Type"] = complaint
     elif not attributes and not found:
         found[""] = f"neither ce- headers nor a CloudEvents content type are there; send {_WANTED}"
     if len(attributes) > MAX_ATTRIBUTES:

@@ -87,14 +87,17 @@ def _message(answer: Answer, status: dict[str, Any] | None) -> str:
 
 
 def readable(text: str) -> str:
-    """One line for a log: no more than about 500 characters, and nothing in it that a terminal would obey.
+    """One line for a log: about 500 characters at the most, and nothing in it that a terminal would obey.
 
     What is too much is cut out of the middle, for the API server names the object first and the reason last.
     """
-    text = text.strip()
-    if len(text) > _MESSAGE_START + _MESSAGE_END:
-        text = f"{text[:_MESSAGE_START]} … {text[-_MESSAGE_END:]}"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return _cut("".join(char if char.isprintable() else ascii(char)[1:-1] for char in _cut(text.strip())))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _MESSAGE_START + _MESSAGE_END:
+        return text
+    return f"{text[:_MESSAGE_START]} … {text[-_MESSAGE_END:]}"
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
@@ -108,7 +111,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     # A date without a zone ("-0000") is UTC: https://www.rfc-editor.org/rfc/rfc5322#section-3.3
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())

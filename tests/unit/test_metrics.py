@@ -1,0 +1,62 @@
+"""Prometheus sees each fact once, under 004's names, from the first scrape on."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from builder.metrics import Metrics
+from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
+from builder.stats import Gauges, Stats
+
+
+def scrape(stats: Stats) -> dict[str, dict[str, float]]:
+    """Name → labels → value of one scrape."""
+    gauges = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, api_server_up=True, draining=False)
+    text, content_type = Metrics(stats, lambda: gauges).render("")
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    samples: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(text.decode()):
+        assert family.documentation, family.name
+        for sample in family.samples:
+            samples.setdefault(sample.name, {})[",".join(sample.labels.values())] = sample.value
+    return samples
+
+
+def test_every_label_value_is_there_from_the_start() -> None:
+    """``increase()`` misses the first failure of a series that appears with it."""
+    samples = scrape(Stats())
+    assert samples["kaniko_job_creation_success_total"] == {"created": 0, "adopted": 0}
+    assert samples["kaniko_job_creation_failure_total"] == {reason.value: 0 for reason in FailureReason}
+    assert samples["kaniko_job_conflicts_total"] == {decision.value: 0 for decision in Decision}
+    assert samples["knative_lambda_builder_events_accepted_total"] == {flow.value: 0 for flow in Flow}
+    assert samples["knative_lambda_builder_events_rejected_total"] == {reason.value: 0 for reason in RejectReason}
+    assert samples["knative_lambda_builder_http_responses_total"] == {"2xx": 0, "4xx": 0, "5xx": 0}
+    assert samples["job_creation_duration_seconds_count"] == {"": 0}
+
+
+def test_facts_and_gauges() -> None:
+    """What was counted and what is so now."""
+    stats = Stats()
+    stats.outcomes.update([Outcome.CREATED, Outcome.CREATED, Outcome.ADOPTED, Outcome.SUPERSEDED, Outcome.FAILED])
+    stats.failures[FailureReason.FORBIDDEN] += 1
+    stats.rejected[RejectReason.INVALID] += 2
+    for seconds in (0.005, 0.2, 7000.0):
+        stats.creation.observe(seconds)
+    samples = scrape(stats)
+    assert samples["kaniko_job_creation_success_total"] == {"created": 2, "adopted": 1}
+    assert samples["kaniko_job_creation_failure_total"]["forbidden"] == 1
+    assert samples["knative_lambda_builder_dead_letters_total"] == {"rejected": 2, "failed": 1}
+    assert samples["knative_lambda_builder_events_superseded_total"] == {"": 1}
+    buckets = samples["job_creation_duration_seconds_bucket"]
+    assert (buckets["0.005"], buckets["0.1"], buckets["0.25"], buckets["3600.0"], buckets["+Inf"]) == (1, 1, 2, 2, 3)
+    assert samples["job_creation_duration_seconds_sum"] == {"": 7000.205}
+    assert samples["knative_lambda_builder_queue_items"] == {"": 3}
+    assert samples["knative_lambda_builder_api_server_up"] == {"": 1}
+    assert samples["knative_lambda_builder_waiting_items"] == {"retry": 1}
+
+
+def test_percentiles() -> None:
+    """Nearest rank over the last thousand; none while there is nothing."""
+    stats = Stats()
+    assert stats.creation.percentiles(50, 99) == {"p50": None, "p99": None}
+    for hundredth in range(2000):
+        stats.creation.observe(hundredth / 100)
+    assert stats.creation.percentiles(0, 50, 99, 100) == {"p0": 10.0, "p50": 15.0, "p99": 19.89, "p100": 19.99}

@@ -1,0 +1,114 @@
+"""Settings: every mistake is named by its full key, and nothing is taken for something else."""
+
+from pathlib import Path
+
+import pytest
+
+from builder.errors import SettingsError
+from builder.settings_sources import load, validate
+
+MEMORY = {"cluster": "memory"}
+
+
+def test_a_start_with_nothing_set() -> None:
+    """004's defaults hold on the embedded cluster."""
+    policy = load({}, flags=MEMORY).async_job_creator
+    assert (policy.worker_count, policy.max_retries, policy.retry_delay, policy.max_queue_size) == (5, 3, 0.1, 100)
+
+
+def test_what_has_no_right_default_is_asked_for() -> None:
+    """Nobody can guess where images are pushed to on a real cluster."""
+    with pytest.raises(SettingsError, match=r"kaniko\.registry is not set.*BUILDER_KANIKO__REGISTRY"):
+        load({})
+
+
+def test_flags_over_variables_over_port_over_file(tmp_path: Path) -> None:
+    """Whoever is nearer to the person wins."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("cluster: memory\nserver: {host: 127.0.0.1, port: 1}\nasyncJobCreator: {workerCount: 7}\n")
+    assert load({}, str(file)).server.port == 1
+    assert load({"BUILDER_CONFIG": str(file)}).async_job_creator.worker_count == 7
+    assert load({"PORT": "2"}, str(file)).server.port == 2
+    assert load({"PORT": "2", "BUILDER_SERVER__PORT": "3"}, str(file)).server.port == 3
+    settings = load({"PORT": "2", "BUILDER_SERVER__PORT": "3"}, str(file), {"server.port": 4, "server.host": None})
+    assert (settings.server.port, settings.server.host) == (4, "127.0.0.1")
+
+
+def test_variables_of_every_kind() -> None:
+    """Numbers, durations, words, truth and lists as JSON."""
+    settings = load(
+        {
+            "BUILDER_CLUSTER": "memory",
+            "BUILDER_ASYNC_JOB_CREATOR__WORKER_COUNT": "20",
+            "BUILDER_ASYNC_JOB_CREATOR__RETRY_DELAY": "250ms",
+            "BUILDER_KANIKO__CACHE": "false",
+            "BUILDER_KANIKO__LIMITS__MEMORY": "4Gi",
+            "BUILDER_INTAKE__ALLOWED_SOURCE_HOSTS": '["git.example.com"]',
+            "BUILDER_BUILD__RUNTIMES": '{"nodejs24": {"language": "nodejs", "baseImage": "node:24"}}',
+            "HOME": "/nowhere",
+        }
+    )
+    assert settings.async_job_creator.worker_count == 20
+    assert settings.async_job_creator.retry_delay == 0.25
+    assert settings.kaniko.cache is False
+    assert (settings.kaniko.limits.memory, settings.kaniko.limits.cpu) == ("4Gi", "2")
+    assert settings.intake.allowed_source_hosts == ("git.example.com",)
+    assert settings.build.runtimes["nodejs24"].base_image == "node:24"
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"asyncJobCreator": {"workercount": 5}}, "asyncJobCreator.workercount: no such setting; did you mean asyncJobCreator.workerCount?"),
+        ({"wrokers": 5}, "wrokers: no such setting"),
+        ({"asyncJobCreator": {"workerCount": True}}, "asyncJobCreator.workerCount: Input should be a valid integer (is True; variable BUILDER_ASYNC_JOB_CREATOR__WORKER_COUNT)"),
+        ({"asyncJobCreator": {"workerCount": "5"}}, "asyncJobCreator.workerCount: Input should be a valid integer (is '5'; variable BUILDER_ASYNC_JOB_CREATOR__WORKER_COUNT)"),
+        ({"asyncJobCreator": {"workerCount": 0}}, "asyncJobCreator.workerCount: Input should be greater than or equal to 1 (is 0; variable BUILDER_ASYNC_JOB_CREATOR__WORKER_COUNT)"),
+        ({"asyncJobCreator": {"retryDelay": 100}}, "asyncJobCreator.retryDelay: a duration with its unit is wanted, such as 100ms, 30s, 5m or 1h (is 100; variable BUILDER_ASYNC_JOB_CREATOR__RETRY_DELAY)"),
+        ({"asyncJobCreator": {"retryDelay": "1m"}}, "asyncJobCreator: maxRetryDelay must not be less than retryDelay"),
+        ({"cluster": "mem"}, "cluster: Input should be 'kubernetes' or 'memory' (is 'mem'; variable BUILDER_CLUSTER)"),
+        ({"build": {"defaultTimeout": "3h"}}, "build: defaultTimeout must be between 1s and maxTimeout"),
+        ({"kubernetes": {"namespace": "Bad_Name"}}, "kubernetes.namespace: String should match pattern"),
+        ({"asyncJobCreator": [1]}, "asyncJobCreator: Input should be"),
+    ],
+)  # fmt: skip
+def test_mistakes_name_their_key(tree: dict[str, object], message: str) -> None:
+    """A misspelt key, a wrong type, an impossible combination: the start stops and says what is allowed."""
+    with pytest.raises(SettingsError) as mistake:
+        validate(MEMORY | tree)
+    assert str(mistake.value).startswith(message)
+
+
+def test_all_mistakes_at_once() -> None:
+    """Nobody should have to start five times to find five mistakes."""
+    with pytest.raises(SettingsError) as mistake:
+        load({"BUILDER_CLUSTER": "no", "BUILDER_SERVER__PORT": "x", "BUILDER_INTAKE__ALLOWED_SOURCE_HOSTS": "a,b"})
+    fields = {problem.field for problem in mistake.value.problems}
+    assert fields == {"cluster", "server.port", "intake.allowedSourceHosts"}
+
+
+def test_an_unknown_variable() -> None:
+    """A misspelt variable would silently do nothing."""
+    with pytest.raises(SettingsError, match="BUILDER_CLUSTR: no such setting; did you mean BUILDER_CLUSTER?"):
+        load({"BUILDER_CLUSTR": "memory"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff", "cannot read"), (b"a: [", "is no YAML"), (b"- a", "must hold keys and values, not a list")],
+)
+def test_an_unreadable_file(tmp_path: Path, content: bytes, message: str) -> None:
+    """The file is named, and what is wrong with it."""
+    file = tmp_path / "settings.yaml"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=message) as mistake:
+        load({}, str(file))
+    assert str(file) in str(mistake.value)
+
+
+def test_a_missing_and_an_empty_file(tmp_path: Path) -> None:
+    """A file that is not there is a mistake; an empty one says nothing."""
+    with pytest.raises(SettingsError, match=r"--config: cannot read .*missing\.yaml"):
+        load({}, str(tmp_path / "missing.yaml"))
+    (tmp_path / "empty.yaml").touch()
+    assert load({}, str(tmp_path / "empty.yaml"), MEMORY).cluster == "memory"
