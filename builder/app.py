@@ -22,9 +22,9 @@ from builder.flow.overview import Overview
 from builder.flow.ports import Cluster, Journal
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
+from builder.jobs.status import phase
 from builder.metrics import Metrics
 from builder.models import Manifest
-from builder.jobs.status import phase
 from builder.settings import Settings
 from builder.stats import Stats
 

@@ -84,9 +84,7 @@ class ClusterError(BuilderError):
     The message is the API server's own, cut to a length that fits a log line.
     """
 
-    def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after

@@ -44,7 +44,9 @@ def _job_metrics(stats: Stats) -> Iterable[Metric]:
     """004's names, and what belongs to them."""
     succeeded = {outcome: stats.outcomes[outcome] for outcome in (Outcome.CREATED, Outcome.ADOPTED)}
     yield _counter("kaniko_job_creation_success", "Requests whose Job exists.", "outcome", succeeded)
-    yield _counter("kaniko_job_creation_failure", "Accepted requests that became dead letters.", "reason", stats.failures)
+    yield _counter(
+        "kaniko_job_creation_failure", "Accepted requests that became dead letters.", "reason", stats.failures
+    )
     yield _histogram("job_creation_duration_seconds", "From acceptance to the Job's existence.", stats.creation)
     yield _histogram(
         "kaniko_job_api_duration_seconds", "One try at the Kubernetes API: create, and compare.", stats.api_calls

@@ -128,7 +128,9 @@ class Runtime(Section):
 
 
 def _default_runtimes() -> dict[str, Runtime]:
-    nodes = {f"nodejs{v}": Runtime(language="nodejs", base_image=f"docker.io/library/node:{v}-slim") for v in (18, 20, 22)}
+    nodes = {
+        f"nodejs{v}": Runtime(language="nodejs", base_image=f"docker.io/library/node:{v}-slim") for v in (18, 20, 22)
+    }
     pythons = {
         f"python3.{v}": Runtime(language="python", base_image=f"docker.io/library/python:3.{v}-slim")
         for v in (11, 12, 13)

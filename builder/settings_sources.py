@@ -20,9 +20,7 @@ PREFIX = "BUILDER_"
 CONFIG_VARIABLE = "BUILDER_CONFIG"
 
 
-def load(
-    environ: Mapping[str, str], config: str | None = None, flags: Mapping[str, object] | None = None
-) -> Settings:
+def load(environ: Mapping[str, str], config: str | None = None, flags: Mapping[str, object] | None = None) -> Settings:
     """The settings in force.
 
     ``config`` is the path of the YAML file (else ``BUILDER_CONFIG`` names it). ``flags`` maps full keys such as
@@ -44,7 +42,7 @@ def load(
 
 
 def validate(tree: Mapping[str, object]) -> Settings:
-    """Settings from plain data in the file's spelling. No conversions: ``true`` is no number, ``"5"`` is none either."""
+    """Settings from plain data in the file's spelling. Nothing is converted: ``true`` is no number, nor is ``"5"``."""
     try:
         return Settings.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as exc:
@@ -52,7 +50,7 @@ def validate(tree: Mapping[str, object]) -> Settings:
 
 
 def variable(key: tuple[str, ...]) -> str:
-    """The environment variable of a key: ``asyncJobCreator.workerCount`` → ``BUILDER_ASYNC_JOB_CREATOR__WORKER_COUNT``."""
+    """A key's environment variable: ``BUILDER_SERVER__PORT`` for ``server.port``."""
     return PREFIX + "__".join(_snake(part).upper() for part in key)
 
 
@@ -70,9 +68,7 @@ def _read_file(path: str) -> dict[str, Any]:
     return tree
 
 
-def _apply_environment(
-    tree: dict[str, Any], environ: Mapping[str, str], known: Mapping[tuple[str, ...], Any]
-) -> None:
+def _apply_environment(tree: dict[str, Any], environ: Mapping[str, str], known: Mapping[tuple[str, ...], Any]) -> None:
     by_variable = {variable(key): key for key in known}
     problems = []
     for name in sorted(name for name in environ if name.startswith(PREFIX) and name != CONFIG_VARIABLE):
@@ -95,7 +91,7 @@ def _leaves(section: type[Section], above: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def _from_text(text: str, annotation: Any) -> object:
-    """A variable's text as the type that its key wants; left as text where it does not fit, so that validation names it."""
+    """A variable's text as the type that its key wants; where it does not fit, as text, for validation to name."""
     try:
         if get_origin(annotation) in (tuple, dict, list):
             return json.loads(text)

@@ -1,7 +1,7 @@
 """Sends job start events (004, "Send Test Events"): the command `publish` under the name that people know.
 
-    source .venv/bin/activate
-    python3 tests/create-job-start-event.py [--url http://localhost:8080] [--count N] [--priority P] [--wait]
+source .venv/bin/activate
+python3 tests/create-job-start-event.py [--url http://localhost:8080] [--count N] [--priority P] [--wait]
 """
 
 import sys

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from builder.adapters.memory_journal import MemoryJournal
 from builder.errors import ClusterError
@@ -94,7 +94,7 @@ class Flow:
         )
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> "Flow":
+    async def __aenter__(self) -> Self:
         """Start the workers."""
         self._tasks = [asyncio.create_task(self.pool.work(number)) for number in self.pool.busy]
         self._tasks.append(asyncio.create_task(self.outage.watch()))

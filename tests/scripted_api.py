@@ -1,4 +1,4 @@
-"""An API server that says what a test laid down, down to half a header; and the real cluster's client, connected to it."""
+"""An API server that says what a test laid down, be it half a header, and the real cluster's client before it."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from builder.settings import Kubernetes
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server does with one request: says ``data``, then will ``keep``, ``close`` or ``reset`` it, or ``hang``."""
+    """What the server does with a request: it says ``data``, then goes on: ``keep``, ``close``, ``reset`` or ``hang``."""
 
     data: bytes = b""
     then: str = "keep"

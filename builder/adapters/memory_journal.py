@@ -66,4 +66,8 @@ class _Receipt:
 
 
 def _size(letter: DeadLetter) -> int:
-    return len(letter.body) + len(letter.message) + sum(len(name) + len(value) for name, value in letter.attributes.items())
+    return (
+        len(letter.body)
+        + len(letter.message)
+        + sum(len(name) + len(value) for name, value in letter.attributes.items())
+    )

@@ -17,7 +17,8 @@ _COMMANDS = (serve, publish, render, check)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     parser = argparse.ArgumentParser(
-        prog="knative-lambda-builder", description="Turns build events into Kaniko Jobs, each accepted one exactly once."
+        prog="knative-lambda-builder",
+        description="Turns build events into Kaniko Jobs, each accepted one exactly once.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -62,5 +62,7 @@ async def _cluster(settings: Settings) -> list[Finding]:
         return [Finding("cluster", ok=False, detail=str(exc))]
     return [
         Finding("cluster", ok=True, detail=where),
-        Finding("permissions", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "all that are used"),
+        Finding(
+            "permissions", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "all that are used"
+        ),
     ]

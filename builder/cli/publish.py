@@ -30,10 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", default="nodejs18", help="default: %(default)s")
     parser.add_argument("--source-url", metavar="URL", help="default: the parser's in 004's repository")
     parser.add_argument("--build-timeout", type=int, default=1800, metavar="SECONDS", help="default: %(default)s")
-    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for the build; may be repeated")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="for the build; may be repeated"
+    )
     parser.add_argument("--wait", action="store_true", help="follow each event to its outcome")
     parser.add_argument(
-        "--timeout", type=float, default=300.0, metavar="SECONDS", help="how long to try and to follow (default: %(default)s)"
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long to try and to follow (default: %(default)s)",
     )
     add_output(parser, "text", "json")
 

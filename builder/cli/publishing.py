@@ -38,9 +38,9 @@ async def publish(parsed: argparse.Namespace) -> int:
     return 0 if len(accepted) == len(sent) and ended_well else 1
 
 
-async def _follow(publisher: HttpPublisher, accepted: list[Sent], timeout: float) -> list[dict[str, Any]]:
+async def _follow(publisher: HttpPublisher, accepted: list[Sent], patience: float) -> list[dict[str, Any]]:
     outcomes = []
-    waits = [publisher.outcome(one.correlation_id, timeout) for one in accepted]
+    waits = [publisher.outcome(one.correlation_id, patience) for one in accepted]
     with tqdm(total=len(waits), unit="event", file=sys.stderr, desc="outcomes", disable=None) as bar:
         for done in asyncio.as_completed(waits):
             outcomes.append(await done)
@@ -88,7 +88,9 @@ def _outcome_line(outcome: dict[str, Any]) -> str:
 def _summary(sent: list[Sent], outcomes: list[dict[str, Any]]) -> str:
     answers = Counter(str(one.status) for one in sent)
     ends = Counter(outcome["status"] for outcome in outcomes)
-    parts = [", ".join(f"{count} x {what}" for what, count in sorted(group.items())) for group in (answers, ends) if group]
+    parts = [
+        ", ".join(f"{count} x {what}" for what, count in sorted(group.items())) for group in (answers, ends) if group
+    ]
     return "sent: " + "; outcomes: ".join(parts)
 
 

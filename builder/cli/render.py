@@ -14,6 +14,8 @@ from builder.events.parsing import STRUCTURED_TYPE, Rejected, parse_http
 from builder.events.request import build_request
 from builder.events.routing import route
 from builder.jobs.manifest import build_job
+from builder.models import BuildRequest, Event
+from builder.settings import Settings
 
 
 def add_parser(commands: Parsers) -> None:
@@ -24,7 +26,9 @@ def add_parser(commands: Parsers) -> None:
         "Print the Job that an event would become: a dry run.",
         "knative-lambda-builder render event.json | kubectl create --dry-run=server -f -",
     )
-    parser.add_argument("event", nargs="?", default="-", metavar="FILE", help="a CloudEvent as JSON; - or nothing: stdin")
+    parser.add_argument(
+        "event", nargs="?", default="-", metavar="FILE", help="a CloudEvent as JSON; - or nothing: stdin"
+    )
     add_settings(parser)
     add_output(parser, "yaml", "json")
     parser.set_defaults(run=run)
@@ -41,10 +45,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 2
     event = parse_http(STRUCTURED_TYPE, (), body).items[0]
     try:
-        if isinstance(event, Rejected):
-            raise EventRejected(event.problems, event.status)
-        route(event)
-        request = build_request(event, datetime.now(UTC), settings.build, settings.intake)
+        request = _request(event, settings)
     except EventRejected as exc:
         print("render: the event would be rejected:", *exc.problems, sep="\n  ", file=sys.stderr)
         return 1
@@ -53,3 +54,10 @@ def run(parsed: argparse.Namespace) -> int:
         job["metadata"]["namespace"] = settings.kubernetes.namespace
     print(json.dumps(job, indent=2) if parsed.output == "json" else yaml.safe_dump(job, sort_keys=False), end="")
     return 0
+
+
+def _request(event: Event | Rejected, settings: Settings) -> BuildRequest:
+    if isinstance(event, Rejected):
+        raise EventRejected(event.problems, event.status)
+    route(event)
+    return build_request(event, datetime.now(UTC), settings.build, settings.intake)

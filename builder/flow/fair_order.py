@@ -50,7 +50,7 @@ class FairOrder(Generic[T]):
     """Items by priority; first in, first out inside one; third parties take turns; nothing waits for ever.
 
     The most urgent level is served, but every eighth take goes to the level that was passed over the longest. So a
-    level with work is served at least once in ``SHARED_TURN`` × (number of levels with work) takes.
+    level with work is served at least once in ``SHARED_TURN`` takes for each level with work.
     """
 
     def __init__(self) -> None:

@@ -153,4 +153,3 @@ class Intake:
         self._stats.duplicates[flow_of(event)] += 1
         log.info("event_duplicate", event_id=event.id, event_source=event.source)
         return Ticket(Accepted.DUPLICATE, request.correlation_id)
-

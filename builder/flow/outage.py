@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from http import HTTPStatus
 
 import structlog
 
@@ -37,9 +38,7 @@ class Outage:
 
         A connection that broke is its request's own bad luck only if the server answers the next one.
         """
-        if isinstance(error, Unreachable):
-            self._begin(error)
-        elif error.status is None and not await self._answers():
+        if isinstance(error, Unreachable) or (error.status is None and not await self._answers()):
             self._begin(error)
         return not self._open.is_set()
 
@@ -71,7 +70,7 @@ class Outage:
             await self._cluster.probe()
         except ClusterError as exc:
             # Any answer ends the outage, except those that a load balancer gives for a dead server.
-            return exc.status is not None and exc.status < 500
+            return exc.status is not None and exc.status < HTTPStatus.INTERNAL_SERVER_ERROR
         return True
 
     def _begin(self, error: ClusterError) -> None:

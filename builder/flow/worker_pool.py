@@ -1,4 +1,4 @@
-"""The workers: each takes an item, makes sure that its Job exists, and settles it. Nothing that an item does ends them."""
+"""The workers: each takes an item, makes sure that its Job exists, and settles it. No item can end a worker."""
 
 import asyncio
 import random
@@ -28,7 +28,10 @@ log = structlog.get_logger(__name__)
 
 
 class WorkerPool:
-    """``workerCount`` tasks over one queue. ``clock`` is the event loop's time, ``now`` the time of day in UTC, ``draw`` the jitter."""
+    """``workerCount`` tasks over one queue.
+
+    ``clock`` is the event loop's time, ``now`` the time of day in UTC; ``draw`` gives the jitter, in [0, 1).
+    """
 
     def __init__(
         self,

@@ -18,8 +18,8 @@ class JobState(StrEnum):
 def job_state(job: Manifest) -> JobState:
     """The state of a Job as the API server gave it.
 
-    Only the conditions ``Complete`` and ``Failed`` say that a Job has ended and its Pods with it; ``SuccessCriteriaMet``
-    and ``FailureTarget`` come before that.
+    Only the conditions ``Complete`` and ``Failed`` say that a Job has ended and its Pods with it;
+    ``SuccessCriteriaMet`` and ``FailureTarget`` come before that.
     https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
     """
     if job["metadata"].get("deletionTimestamp"):

@@ -1,5 +1,6 @@
 """What the real cluster's client makes of every kind of answer, and of none: against a scripted server on loopback."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -238,14 +239,20 @@ async def test_a_name_that_nobody_knows(api: ScriptedApi) -> None:
 
 
 async def test_no_tls_there(api: ScriptedApi) -> None:
-    """A server that does not speak TLS, or not ours, is none that we can work with."""
-    async with api.replying(http(400)) as (_, server):
-        environ = write_kubeconfig(api.folder, f"https://127.0.0.1:{server.port}")
+    """A server that does not speak TLS is none that we can work with."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        environ = write_kubeconfig(api.folder, f"https://127.0.0.1:{port}")
         async with KubernetesCluster.open(api.settings, environ) as cluster:
             raised = await failure(cluster.probe())
 
     assert type(raised) is Unreachable
-    assert str(raised).startswith(f"127.0.0.1:{server.port}: ")
+    assert str(raised).startswith(f"127.0.0.1:{port}: [SSL")
 
 
 async def test_a_connection_that_is_never_made(api: ScriptedApi) -> None:

@@ -89,7 +89,7 @@ def test_all_mistakes_at_once() -> None:
 
 def test_an_unknown_variable() -> None:
     """A misspelt variable would silently do nothing."""
-    with pytest.raises(SettingsError, match="BUILDER_CLUSTR: no such setting; did you mean BUILDER_CLUSTER?"):
+    with pytest.raises(SettingsError, match=r"BUILDER_CLUSTR: no such setting; did you mean BUILDER_CLUSTER\?"):
         load({"BUILDER_CLUSTR": "memory"})
 
 

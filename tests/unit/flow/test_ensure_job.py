@@ -94,7 +94,9 @@ STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, li
 ]
 
 
-@pytest.mark.parametrize(("script", "mode", "expected", "calls"), [step[1:] for step in STEPS], ids=[step[0] for step in STEPS])
+@pytest.mark.parametrize(
+    ("script", "mode", "expected", "calls"), [step[1:] for step in STEPS], ids=[step[0] for step in STEPS]
+)
 async def test_steps(
     script: list[ClusterError | Manifest | None],
     mode: Literal["wait", "replace"],

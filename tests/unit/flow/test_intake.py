@@ -9,7 +9,8 @@ from builder.errors import Draining, EventRejected, Problem, QueueFull
 from builder.events.parsing import Rejected
 from builder.flow.intake import Accepted
 from builder.flow.ports import Entry, Receipt
-from builder.models import Event, Flow as Road, RejectReason
+from builder.models import Event, RejectReason
+from builder.models import Flow as Road
 from builder.settings import Memory
 from builder.stats import RefusedBecause
 from tests import building
@@ -140,7 +141,7 @@ async def test_a_journal_that_fails_costs_no_slot() -> None:
         raise OSError(msg)
 
     good = door.journal.admit
-    door.journal.admit = broken  # type: ignore[method-assign] # the fault is the point
+    door.journal.admit = broken  # type: ignore[method-assign,assignment] # the fault is the point
     with pytest.raises(OSError, match="disk full"):
         await door.intake.offer(building.event("e-1"))
     door.journal.admit = good  # type: ignore[method-assign]

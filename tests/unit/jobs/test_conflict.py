@@ -61,7 +61,9 @@ ROWS: list[tuple[str, Manifest | None, Wanted, Mode, Decision]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("existing", "wanted", "mode", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+@pytest.mark.parametrize(
+    ("existing", "wanted", "mode", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+)
 def test_what_exists_under_the_name(existing: Manifest | None, wanted: Wanted, mode: Mode, expected: Decision) -> None:
     """What to do about it."""
     assert decide(existing, wanted, mode) is expected

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from builder.events.request import build_request
 from builder.events.parsing import STRUCTURED_TYPE, parse_http
+from builder.events.request import build_request
 from builder.jobs.manifest import build_job, kaniko_context
 from builder.models import BuildType, Event, Source, SourceKind
 from tests import building
