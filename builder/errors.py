@@ -8,14 +8,15 @@
     ├── EventRejected          the event is at fault; the sender must change it (400, 413, 415)
     ├── NotNow                 the event is fine, the moment is not; carries ``retry_after``
     │   ├── QueueFull          (429)
-    │   └── Draining           (503)
+    │   ├── Draining           (503)
+    │   └── StorageError       the journal cannot be written now (503)
     └── ClusterError           what the Kubernetes API said, in its own words
         ├── AlreadyExists      409 on create
         ├── Conflict           409 on delete: the object is not the one that we read
         ├── Transient          429, 5xx, time-out, connection lost: try again
         ├── QuotaExceeded      403 "exceeded quota": try again, later
         ├── Denied             400, 401, 403, 404, 422: trying again cannot help
-        └── Unreachable        nobody answers: an outage, not this request's fault
+        └── Unreachable        nobody answers, or is not ready: an outage, not this request's fault
 """
 
 from collections.abc import Sequence
@@ -77,6 +78,13 @@ class Draining(NotNow):
     """The service is shutting down and takes nothing more."""
 
 
+class StorageError(NotNow):
+    """The disk, or the file on it, would not: what cannot be kept is not accepted."""
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message, retry_after)
+
+
 class ClusterError(BuilderError):
     """Kubernetes did not do what we asked.
 
@@ -111,4 +119,4 @@ class Denied(ClusterError):
 
 
 class Unreachable(ClusterError):
-    """No API server answers at the address."""
+    """No API server answers at the address, or it says that it is not ready."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from builder.adapters.kubernetes import KubernetesCluster
 from builder.settings import Kubernetes
@@ -13,7 +14,7 @@ from builder.settings import Kubernetes
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server does with a request: it says ``data``, then goes on: ``keep``, ``close``, ``reset`` or ``hang``."""
+    """The server says ``data`` to a request, and with the connection it will ``keep``, ``close``, ``reset`` or ``hang``."""
 
     data: bytes = b""
     then: str = "keep"
@@ -96,14 +97,17 @@ def refusal(status: int, reason: str, message: str, **headers: str) -> Reply:
     return http(status, json.dumps(body | {"code": status}), **headers)
 
 
-def write_kubeconfig(folder: Path, server: str, **user: str) -> dict[str, str]:
+TOKEN_FILE: Mapping[str, Any] = {"tokenFile": "token"}
+
+
+def write_kubeconfig(folder: Path, server: str, user: Mapping[str, Any] = TOKEN_FILE) -> dict[str, str]:
     """The environment in which this file is found; the token is in ``folder/token``."""
     (folder / "token").write_text("first\n")
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "users": [{"name": "u", "user": user or {"tokenFile": "token"}}],
+        "users": [{"name": "u", "user": user}],
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "from-context"}}],
         "current-context": "x",
     }
@@ -117,11 +121,12 @@ class ScriptedApi:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.settings = Kubernetes(namespace="builds")
+        self.user = TOKEN_FILE
 
     @asynccontextmanager
     async def replying(self, *replies: Reply) -> AsyncIterator[tuple[KubernetesCluster, ScriptedServer]]:
         """The two of them."""
         async with ScriptedServer(*replies).running() as server:
-            environ = write_kubeconfig(self.folder, f"http://127.0.0.1:{server.port}")
+            environ = write_kubeconfig(self.folder, f"http://127.0.0.1:{server.port}", self.user)
             async with KubernetesCluster.open(self.settings, environ) as cluster:
                 yield cluster, server

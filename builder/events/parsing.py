@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
-from urllib.parse import unquote_to_bytes
 
 from builder.errors import EventRejected, Problem
 from builder.events.attributes import CORE, MAX_ATTRIBUTES, MAX_VALUE, is_name, is_traceparent, read_event
+from builder.events.headers import decode_header, encodable
 from builder.events.json_text import parse_json
 from builder.events.problems import Found, key, problems_from, quoted
 from builder.models import Event
@@ -37,8 +37,6 @@ BATCH_TYPE = "application/cloudevents-batch+json"
 
 _WANTED = f"application/json with ce- headers, {STRUCTURED_TYPE} or {BATCH_TYPE}"
 _JSON_TYPE = re.compile(r"(?:application|text)/json|[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\+json")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_ESCAPED = re.compile(r"\\(.)")
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -56,6 +54,7 @@ class Rejected:
 
     ``attributes`` are those that could be read, cut to a legal length. ``body`` is in ``content_type``: the data of a
     binary event, the whole JSON of a structured one. ``problems`` and ``status`` are what an ``EventRejected`` says.
+    ``data`` is the event's data where that could be read: it may be wrong as well.
     """
 
     attributes: Mapping[str, str]
@@ -63,6 +62,7 @@ class Rejected:
     body: bytes
     problems: tuple[Problem, ...]
     status: int = 400
+    data: bytes | None = None
 
 
 Item: TypeAlias = Event | Rejected
@@ -93,7 +93,7 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
             return Parsed(mode, [_read_structured(value, trace, body)])
         return Parsed(mode, [_read_structured(element, trace) for element in _elements(value)])
     except EventRejected as exc:
-        return Parsed(mode, [Rejected({}, _encodable(content_type), body, exc.problems, exc.status)])
+        return Parsed(mode, [Rejected({}, encodable(content_type), body, exc.problems, exc.status)])
 
 
 # --- Content-Type -----------------------------------------------------------------------------------------------------
@@ -152,7 +152,9 @@ def _read_binary(content_type: str, complaint: str | None, headers: Iterable[tup
     event = read_event(attributes, body, found)
     if event is not None:
         return event
-    return _rejected(attributes, content_type, body, found, 400 if complaint is None else 415)
+    if complaint is not None:
+        return _rejected(attributes, content_type, body, found, 415)
+    return _rejected(attributes, content_type, body, found, data=body if attributes else None)
 
 
 def _read_header(name: str, value: str, attributes: dict[str, str], found: Found) -> None:
@@ -161,27 +163,11 @@ def _read_header(name: str, value: str, attributes: dict[str, str], found: Found
     if name in attributes:
         found.setdefault(key(name), f"must not be sent twice: header ce-{key(name)}")
         return
-    if "%" in value or value[:1] == '"' or not value.isascii():
-        try:
-            value = _decode(value)
-        except UnicodeError:
-            found.setdefault(key(name), f"must be UTF-8: header ce-{key(name)}")
-            value = _encodable(value)
-    attributes[name] = value
-
-
-def _decode(value: str) -> str:
-    """An attribute's text from its header: HTTP binding, section 3.1.3.2.
-
-    Double quotes come off first (RFC 7230, section 3.2.6), then percent-encoding, once. A ``%`` that begins no escape
-    stays, for Knative sends values as they are.
-
-    Raises:
-        UnicodeError: the bytes are no UTF-8.
-    """
-    if _QUOTED.fullmatch(value):
-        value = _ESCAPED.sub(r"\1", value[1:-1])
-    return unquote_to_bytes(value).decode()
+    try:
+        attributes[name] = decode_header(value)
+    except UnicodeError:
+        found.setdefault(key(name), f"must be UTF-8: header ce-{key(name)}")
+        attributes[name] = encodable(value)
 
 
 # --- structured and batch ---------------------------------------------------------------------------------------------
@@ -199,7 +185,7 @@ def _read_structured(value: object, trace: str | None, body: bytes | None = None
     """One event from its JSON. ``body`` is that JSON as it came; None where it came inside a batch."""
     found: Found = {}
     attributes: dict[str, str] = {}
-    status = 400
+    status, data = 400, None
     if not isinstance(value, dict):
         found["body"] = "must be a JSON object: a CloudEvent"
     elif len(value) > MAX_ATTRIBUTES:
@@ -209,14 +195,16 @@ def _read_structured(value: object, trace: str | None, body: bytes | None = None
             _read_member(name, member, attributes, found)
         _add_trace(trace, attributes)
         data = _read_data(value, found)
-        event = read_event(attributes, data, found)
+        event = read_event(attributes, b"" if data is None else data, found)
         data_type = attributes.get("datacontenttype")
         if data_type is not None and not is_json(data_type):
             status = 400 if found else 415  # 415 where nothing else is wrong
             found["datacontenttype"] = f"{quoted(data_type)} is not taken; the data must be JSON"
+            data = None
         elif event is not None:
             return event
-    return _rejected(attributes, STRUCTURED_TYPE, _encode_element(value) if body is None else body, found, status)
+    body = _encode_element(value) if body is None else body
+    return _rejected(attributes, STRUCTURED_TYPE, body, found, status, data)
 
 
 def _read_member(name: str, member: object, attributes: dict[str, str], found: Found) -> None:
@@ -235,7 +223,8 @@ def _read_member(name: str, member: object, attributes: dict[str, str], found: F
         found.setdefault(key(name), "must be a string, a boolean or a whole number")
 
 
-def _read_data(value: Mapping[str, object], found: Found) -> bytes:
+def _read_data(value: Mapping[str, object], found: Found) -> bytes | None:
+    """The data's bytes, none at all where there is no data; None after adding to ``found`` what is wrong with it."""
     encoded = value.get("data_base64")
     if encoded is None:
         return _encode_data(value, found)
@@ -248,17 +237,17 @@ def _read_data(value: Mapping[str, object], found: Found) -> bytes:
             found.setdefault("data_base64", "must be base64 (RFC 4648, section 4)")
     else:
         found.setdefault("data_base64", "must be a string")
-    return b""
+    return None
 
 
-def _encode_data(value: Mapping[str, object], found: Found) -> bytes:
+def _encode_data(value: Mapping[str, object], found: Found) -> bytes | None:
     if "data" not in value:
         return b""
     try:
         return _to_json(value["data"]).encode()
     except ValueError:
         found.setdefault("data", "must not hold a number that is too large for any program, such as 1e400")
-        return b""
+        return None
 
 
 def _encode_element(value: object) -> bytes:
@@ -279,11 +268,13 @@ def _add_trace(trace: str | None, attributes: dict[str, str]) -> None:
         attributes["traceparent"] = trace
 
 
-def _rejected(attributes: Mapping[str, str], content_type: str, body: bytes, found: Found, status: int) -> Rejected:
+def _rejected(
+    attributes: Mapping[str, str],
+    content_type: str,
+    body: bytes,
+    found: Found,
+    status: int = 400,
+    data: bytes | None = None,
+) -> Rejected:
     readable = {name: value[:MAX_VALUE] for name, value in attributes.items() if is_name(name)}
-    return Rejected(readable, _encodable(content_type), body, problems_from(found), status)
-
-
-def _encodable(text: str) -> str:
-    """A header's text with ``?`` for each byte that was no UTF-8: the dead letter must be able to hold it."""
-    return text.encode("utf-8", "replace").decode()
+    return Rejected(readable, encodable(content_type), body, problems_from(found), status, data)

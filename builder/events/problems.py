@@ -27,7 +27,7 @@ def problems_from(found: Mapping[str, str]) -> tuple[Problem, ...]:
 
 
 def quoted(text: str) -> str:
-    """A sender's text, safe to print: ASCII, in double quotes, control characters escaped, cut to 60 characters."""
+    """A sender's text, safe to print: in double quotes, all but ASCII escaped, cut to 60 characters."""
     shown = json.dumps(text[:_SHOWN])
     return shown if len(text) <= _SHOWN else f"{shown[:-1]}…{shown[-1]}"
 

@@ -6,13 +6,16 @@ a few hundred bytes of text instead of objects.
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from builder.errors import EventRejected
 from builder.events.attributes import is_traceparent
 from builder.events.job_start import ID_RULE, JobStart, Parameters, RuntimeWord, read_job_start
+from builder.events.parsing import Rejected
 from builder.events.problems import Found, key, problems_from, quoted
+from builder.events.routing import route
 from builder.events.source_url import parse_path, parse_ref, parse_source
 from builder.models import BuildRequest, BuildType, Event, Source, SourceKind, Target
 from builder.settings import Build, Intake
@@ -68,6 +71,25 @@ def build_request(event: Event, accepted_at: datetime, build: Build, intake: Int
         environment=environment,
         traceparent=traceparent if traceparent is not None and is_traceparent(traceparent) else None,
     )
+
+
+def with_data_problems(rejected: Rejected, build: Build, intake: Intake) -> Rejected:
+    """A rejected event with the problems of its type and data beside those of its attributes.
+
+    So that one answer names everything, though an event with wrong attributes never comes to ``build_request``.
+    """
+    if rejected.data is None:
+        return rejected
+    event_type = rejected.attributes.get("type", "")
+    stand_in = Event("", "", event_type, subject=None, time=None, extensions={}, data=rejected.data)
+    try:
+        route(stand_in)
+        build_request(stand_in, datetime.min.replace(tzinfo=UTC), build, intake)
+    except EventRejected as exc:
+        named = {problem.field for problem in rejected.problems}
+        more = tuple(problem for problem in exc.problems if problem.field not in named)
+        return replace(rejected, problems=(*rejected.problems, *more))
+    return rejected
 
 
 def _target(data: JobStart, found: Found) -> Target | None:

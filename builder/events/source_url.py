@@ -24,7 +24,6 @@ MAX_PATH = 512
 
 _SCHEMES = frozenset({"https", "s3", "gs"})
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
-_URL_TEXT = re.compile(r"[A-Za-z0-9._~@+=,:;!&%/?#\[\]-]+")
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([1-9][0-9]{0,4}))?")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 # In every part of a path: not . or .., and no hyphen first, or it may become an option of some program.
@@ -33,6 +32,7 @@ _PART = r"(?!-|\.\.?(?:/|\Z))"
 _ESCAPE = r"%(?![01]|2[35EeFf]|3[Ff]|5[Cc]|7[Ff])[0-9A-Fa-f]{2}"
 # ++ gives nothing back, so that no path takes exponential time.
 _PATH = re.compile(rf"(?:/{_PART}(?:[A-Za-z0-9._~@+=,:-]++|{_ESCAPE})++)+/?")
+_QUERY = re.compile(r"(?:\?[A-Za-z0-9._~@+=,:;!&%/?-]*)?")
 _ARCHIVES = (".tar.gz", ".tgz")
 _HIGHEST_PORT = 65535
 
@@ -59,22 +59,16 @@ def parse_source(
         ValueError: what must be otherwise, in words for the sender.
     """
     scheme, authority, path, query = _split(url)
-    if scheme == "https":
-        host = _split_authority(authority)
-        _check_host(host_problem(host), host, allowed_hosts)
-    else:
-        bad = None if _BUCKET.fullmatch(authority) else "must name a bucket: 3 to 222 lower-case characters"
-        host = authority
-        _check_host(bad, host, allowed_hosts)
+    host = _checked_host(scheme, authority, allowed_hosts)
     segments = _segments(path)
-    is_archive = path.endswith(_ARCHIVES)
-    if query and not (is_archive and scheme == "https"):
+    location = f"{scheme}://{authority}"
+    if scheme == "https" and path.endswith(_ARCHIVES):
+        return Source(SourceKind.ARCHIVE, f"{location}{path}{query}", None, sub_path)
+    if query:
         msg = "must not have a ?query; only the https address of an archive may"
         raise ValueError(msg)
-    location = f"{scheme}://{authority}"
-    if scheme != "https" or is_archive:
-        kind = SourceKind.ARCHIVE if scheme == "https" else SourceKind.BUCKET
-        return Source(kind, f"{location}{path}{query}", None, sub_path)
+    if scheme != "https":
+        return Source(SourceKind.BUCKET, f"{location}{path}", None, sub_path)
     repository, url_ref, inner = _two_levels(segments) if host in two_level_hosts else _any_levels(segments)
     url_path = parse_path("/".join(inner)) if inner else None
     return Source(
@@ -86,7 +80,7 @@ def parse_source(
 
 
 def _split(url: str) -> tuple[str, str, str, str]:
-    """Scheme and authority in lower case, path, and query with its question mark."""
+    """Scheme and authority in lower case, path, and query with its question mark. Host and path are not checked yet."""
     match = _URL.fullmatch(url)
     if match is None:
         msg = "must be a URL, such as https://github.com/owner/repository"
@@ -98,27 +92,35 @@ def _split(url: str) -> tuple[str, str, str, str]:
         msg = "must not hold a user name or password"
     elif fragment is not None:
         msg = "must not have a #fragment; the branch, tag or commit goes into data.parameters.ref"
-    elif not _URL_TEXT.fullmatch(url) or len(url) > MAX_URL:
-        msg = f"must have at most {MAX_URL} characters: letters, digits and . _ ~ @ + = , : ; ! & % / ? -"
+    elif len(url) > MAX_URL:
+        msg = f"must have at most {MAX_URL} characters"
+    elif query is not None and not _QUERY.fullmatch(query):
+        msg = "must have a ?query of letters, digits and . _ ~ @ + = , : ; ! & % / ? - only"
     else:
-        return scheme.lower(), authority.lower(), path, query or ""
+        return scheme.lower(), authority.lower(), path, "" if query is None else query
     raise ValueError(msg)
 
 
-def _split_authority(authority: str) -> str:
-    """The host: a name, an IPv4 address, or an IPv6 address in its brackets."""
-    match = _AUTHORITY.fullmatch(authority)
-    if match is None or int(match[2] or 1) > _HIGHEST_PORT:
-        msg = "must have a host, and a port from 1 to 65535 or none"
-        raise ValueError(msg)
-    return match[1]
-
-
-def _check_host(problem: str | None, host: str, allowed_hosts: Collection[str]) -> None:
+def _checked_host(scheme: str, authority: str, allowed_hosts: Collection[str]) -> str:
+    """The host without its port, or the bucket's name, if anything may be fetched from there."""
+    host, problem = _host(authority) if scheme == "https" else _bucket(authority)
     if allowed_hosts:
         problem = None if host in allowed_hosts else "must be of a host in the setting intake.allowedSourceHosts"
     if problem is not None:
         raise ValueError(problem)
+    return host
+
+
+def _host(authority: str) -> tuple[str, str | None]:
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None or (match[2] is not None and int(match[2]) > _HIGHEST_PORT):
+        msg = "must have a host, and a port from 1 to 65535 or none"
+        raise ValueError(msg)
+    return match[1], host_problem(match[1])
+
+
+def _bucket(name: str) -> tuple[str, str | None]:
+    return name, None if _BUCKET.fullmatch(name) else "must name a bucket: 3 to 222 lower-case characters"
 
 
 def _segments(path: str) -> list[str]:

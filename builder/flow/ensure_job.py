@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from builder.errors import AlreadyExists, Conflict
+from builder.errors import AlreadyExists, Conflict, QuotaExceeded
 from builder.flow.items import Done
 from builder.flow.ports import Cluster
 from builder.jobs import labels
@@ -41,6 +41,11 @@ async def ensure_job(
             await cluster.create(wanted.job)
         except AlreadyExists:
             existing = await cluster.get(name)
+        except QuotaExceeded:
+            # Kubernetes looks at the quota before the name: our Job may be there, or a finished one that makes room.
+            existing = await cluster.get(name)
+            if existing is None:
+                raise
         else:
             return Done(Outcome.CREATED, image=wanted.job["metadata"]["annotations"][labels.IMAGE])
         decision = decide(existing, wanted, on_active_build)

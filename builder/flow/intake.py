@@ -13,7 +13,7 @@ import structlog
 
 from builder.errors import Draining, EventRejected, QueueFull
 from builder.events.parsing import Rejected
-from builder.events.request import build_request
+from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
 from builder.flow.build_queue import BuildQueue
 from builder.flow.items import Item
@@ -82,7 +82,8 @@ class Intake:
             msg = "shutting down"
             raise Draining(msg, retry_after=1.0)
         if isinstance(item, Rejected):
-            raise await self._reject(item)
+            # Its data may be wrong as well, and one answer names everything.
+            raise await self._reject(with_data_problems(item, self._settings.build, self._settings.intake))
         accepted_at = self._now()
         try:
             route(item)

@@ -1,4 +1,4 @@
-"""When nobody answers at the API server's address: one probe for all, and everybody else waits."""
+"""When the API server does not answer, or is not ready: one probe for all, and everybody else waits."""
 
 import asyncio
 import random
@@ -34,11 +34,12 @@ class Outage:
         await self._open.wait()
 
     async def suspect(self, error: ClusterError) -> bool:
-        """True if ``error``, a call without an answer, is part of an outage; then everybody waits.
+        """True if ``error`` is part of an outage; then everybody waits.
 
-        A connection that broke is its request's own bad luck only if the server answers the next one.
+        A connection that broke, or a 5xx, is its request's own bad luck only if the server says that it is ready.
         """
-        if isinstance(error, Unreachable) or (error.status is None and not await self._answers()):
+        no_fault_of_its_own = error.status is None or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if isinstance(error, Unreachable) or (no_fault_of_its_own and not await self._answers()):
             self._begin(error)
         return not self._open.is_set()
 
@@ -51,7 +52,7 @@ class Outage:
         try:
             await self._cluster.probe()
         except ClusterError as exc:
-            if exc.status is not None:
+            if _is_an_answer(exc):
                 raise
             self._begin(exc)
 
@@ -69,8 +70,7 @@ class Outage:
         try:
             await self._cluster.probe()
         except ClusterError as exc:
-            # Any answer ends the outage, except those that a load balancer gives for a dead server.
-            return exc.status is not None and exc.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            return _is_an_answer(exc)
         return True
 
     def _begin(self, error: ClusterError) -> None:
@@ -86,3 +86,8 @@ class Outage:
         self._closed.clear()
         self._open.set()
         log.info("api_server_back")
+
+
+def _is_an_answer(error: ClusterError) -> bool:
+    """Any answer shows that a server is there, but a 5xx: a load balancer's for a dead one, or a starting one's own."""
+    return error.status is not None and error.status < HTTPStatus.INTERNAL_SERVER_ERROR

@@ -21,8 +21,7 @@ def harness(request: pytest.FixtureRequest) -> Harness:
 @pytest.fixture
 async def memory_harness() -> AsyncIterator[Harness]:
     """The embedded cluster."""
-    an_hour = 3600.0
-    settings = Memory.model_construct(pending_time=an_hour, build_time=an_hour, deletion_time=0.3)
+    settings = Memory.model_validate({"pendingTime": "1h", "buildTime": "1h", "deletionTime": "300ms"})
     async with MemoryCluster(settings) as cluster:
         yield MemoryHarness(cluster)
 

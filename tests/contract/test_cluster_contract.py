@@ -294,7 +294,9 @@ async def test_a_pod_is_made(harness: Harness) -> None:
     """An active Job says so in its status and has one Pod, which waits."""
     made = await created(harness, a_job())
 
-    job = await eventually(lambda: harness.cluster.get("a-job"), lambda job: job is not None and job["status"])
+    job = await eventually(
+        lambda: harness.cluster.get("a-job"), lambda job: (job or {}).get("status", {}).get("active")
+    )
     pods = await eventually(lambda: harness.pods(uid(made)), bool)
 
     assert job is not None

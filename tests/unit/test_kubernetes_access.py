@@ -1,6 +1,7 @@
 """How the real cluster's client finds the API server, and what it does when its token is refused."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,25 @@ async def test_a_token_that_was_replaced(api: ScriptedApi) -> None:
 
     sent = [request.headers["authorization"] for request in server.requests]
     assert sent == ["Bearer first", "Bearer first", "Bearer second", "Bearer second"]
+
+
+async def test_a_token_from_a_program(api: ScriptedApi) -> None:
+    """Cloud providers' kubeconfigs name a program; it is asked again when its token is refused, whatever it promised."""
+    credential = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": "%s", "expirationTimestamp": "2999-01-01T00:00:00Z"},
+    }
+    script = f"printf '{json.dumps(credential)}' $(cat {api.folder}/token)"
+    program = {"apiVersion": credential["apiVersion"], "command": "sh", "args": ["-c", script]}
+    api.user = {"exec": program}
+    async with api.replying(http(201), http(401), http(201)) as (cluster, server):
+        await cluster.create(JOB)
+        (api.folder / "token").write_text("second")
+        await cluster.create(JOB)
+
+    sent = [request.headers["authorization"] for request in server.requests]
+    assert sent == ["Bearer first", "Bearer first", "Bearer second"]
 
 
 async def test_many_calls_meet_the_replaced_token_at_once(api: ScriptedApi) -> None:

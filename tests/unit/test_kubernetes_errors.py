@@ -104,7 +104,8 @@ async def test_what_an_answer_means(
     api: ScriptedApi, call: str, reply: Reply, error: type[ClusterError], retry_after: float | None, message: str
 ) -> None:
     """The failure table of the design: each answer becomes the one error that has the right consequence."""
-    async with api.replying(reply) as (cluster, _):
+    # A denial is asked for twice, with a look at /readyz between.
+    async with api.replying(reply, http(200), reply) as (cluster, _):
         raised = await failure(CALLS[call](cluster))
 
     status = int(reply.data.split(b" ")[1])
@@ -112,9 +113,9 @@ async def test_what_an_answer_means(
 
 
 async def test_what_is_not_an_error(api: ScriptedApi) -> None:
-    """404 is an answer to a question, and well for something that should go; 403 proves that the server is there."""
+    """404 is an answer to a question, and well for something that should go; who may not see /readyz may ask why."""
     gone = refusal(404, "NotFound", 'jobs.batch "a-job" not found')
-    replies = [http(201), http(202), http(200, json.dumps(JOB)), gone, http(200), gone, http(200, "ok"), http(403)]
+    replies = [http(201), http(202), http(200, json.dumps(JOB)), gone, http(200), gone, http(200), http(403), http(201)]
     async with api.replying(*replies) as (cluster, _):
         await cluster.create(JOB)
         await cluster.create(JOB)
@@ -125,6 +126,38 @@ async def test_what_is_not_an_error(api: ScriptedApi) -> None:
         await cluster.probe()
 
     assert read == [JOB, None]
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        pytest.param([http(500, "[-]poststarthook/rbac/bootstrap-roles failed")], id="it says that it is not ready"),
+        pytest.param([http(403), http(403)], id="it forbids everything"),
+        pytest.param([Reply(then="close")] * 2, id="it went away"),
+    ],
+)
+async def test_a_denial_by_a_server_that_is_starting(api: ScriptedApi, replies: list[Reply]) -> None:
+    """An API server knows no roles in its first moments. No event may become a dead letter for that."""
+    denial = refusal(403, "Forbidden", FORBIDDEN)
+    async with api.replying(denial, *replies) as (cluster, _):
+        raised = await failure(cluster.create(JOB))
+
+    assert told(raised) == (Unreachable, None, None, f"the API server is not ready; it says: {FORBIDDEN}")
+
+
+async def test_a_denial_that_was_none(api: ScriptedApi) -> None:
+    """Ready between the denial and the look at it: then only the second answer counts."""
+    async with api.replying(refusal(403, "Forbidden", FORBIDDEN), http(200), http(201)) as (cluster, _):
+        await cluster.create(JOB)
+
+
+async def test_a_denial_in_a_hardened_cluster(api: ScriptedApi) -> None:
+    """Where /readyz is forbidden too, a server that answers what we may do is ready."""
+    denial, review = refusal(403, "Forbidden", FORBIDDEN), http(201, '{"status": {"allowed": false}}')
+    async with api.replying(denial, http(403), review, denial) as (cluster, _):
+        raised = await failure(cluster.create(JOB))
+
+    assert told(raised) == (Denied, 403, None, FORBIDDEN)
 
 
 async def test_what_is_sent(api: ScriptedApi) -> None:
@@ -210,7 +243,7 @@ async def test_a_connection_that_breaks(api: ScriptedApi, call: str, reply: Repl
 )
 async def test_an_answer_that_never_comes(api: ScriptedApi, reply: Reply) -> None:
     """``kubernetes.requestTimeout`` bounds a whole call, so that a worker never waits for ever."""
-    api.settings = Kubernetes.model_construct(namespace="builds", connect_timeout=1.0, request_timeout=0.1)
+    api.settings = Kubernetes.model_validate({"requestTimeout": "100ms"})
     async with api.replying(reply) as (cluster, server):
         raised = await failure(cluster.create(JOB))
 
@@ -257,7 +290,7 @@ async def test_no_tls_there(api: ScriptedApi) -> None:
 
 async def test_a_connection_that_is_never_made(api: ScriptedApi) -> None:
     """A host that drops packets costs ``kubernetes.connectTimeout`` and no more."""
-    api.settings = Kubernetes.model_construct(namespace="builds", connect_timeout=0.1, request_timeout=5.0)
+    api.settings = Kubernetes.model_validate({"connectTimeout": "100ms"})
     with socket.socket() as full:
         # A listener with no room left in its queue, which Linux answers with silence.
         full.bind(("127.0.0.1", 0))

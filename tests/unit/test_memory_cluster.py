@@ -17,7 +17,7 @@ from tests.contract.harness import a_job
 pytestmark = pytest.mark.looptime
 """The clock jumps to the next timer, so that the times of a play can be told exactly."""
 
-SETTINGS = Memory.model_construct(pending_time=1.0, build_time=3.0, deletion_time=0.5)
+SETTINGS = Memory.model_validate({"pendingTime": "1s", "buildTime": "3s", "deletionTime": "500ms"})
 
 
 class Diary:

@@ -24,7 +24,7 @@ from yarl import URL
 from builder import __version__
 from builder.adapters.kubernetes.access import Access, find_access
 from builder.adapters.kubernetes.answers import CREATE, DELETE, READ, Answer, Rule, error_for, json_object, readable
-from builder.errors import StartError, Transient, Unreachable
+from builder.errors import ClusterError, Denied, StartError, Transient, Unreachable
 from builder.models import Manifest
 from builder.settings import Kubernetes
 
@@ -90,14 +90,12 @@ class KubernetesCluster:
 
     async def create(self, job: Manifest) -> None:
         """See ``Cluster``."""
-        _check(await self._send("POST", self._jobs, job, accept=_LITTLE), CREATE)
+        _check(await self._ask("POST", self._jobs, job, accept=_LITTLE), CREATE)
 
     async def get(self, name: str) -> Manifest | None:
         """See ``Cluster``."""
-        answer = await self._send("GET", self._job(name))
-        if answer.status == HTTPStatus.NOT_FOUND:
-            return None
-        return _object(answer)
+        answer = await self._ask("GET", self._job(name))
+        return None if answer.status == HTTPStatus.NOT_FOUND else _object(answer)
 
     async def delete(self, name: str, uid: str, *, foreground: bool) -> None:
         """See ``Cluster``."""
@@ -108,7 +106,7 @@ class KubernetesCluster:
             # Left out, it means Orphan for Jobs: the Pod would go on building and push over the next image.
             "propagationPolicy": "Foreground" if foreground else "Background",
         }
-        answer = await self._send("DELETE", self._job(name), options)
+        answer = await self._ask("DELETE", self._job(name), options)
         if answer.status != HTTPStatus.NOT_FOUND:
             _check(answer, DELETE)
 
@@ -116,26 +114,50 @@ class KubernetesCluster:
         """See ``Cluster``.
 
         ``/readyz`` covers etcd, which ``/version`` does not; it is exempt from flow control, open to everybody whom the
-        server knows (``system:public-info-viewer``), and refuses a bad token like any other call. A 403 is an answer
-        too: there are hardened clusters where that role was taken away.
+        server knows (``system:public-info-viewer``), and refuses a bad token like any other call. In hardened clusters
+        where that role was taken away, an answer to the question what we may do is proof enough.
         """
         answer = await self._send("GET", "/readyz")
         if answer.status != HTTPStatus.FORBIDDEN:
             _check(answer, READ)
+        elif (await self._review("create")).status == HTTPStatus.FORBIDDEN:
+            msg = (
+                "the API server forbids everything, even a SelfSubjectAccessReview: it is starting and knows no roles "
+                "yet, or the ClusterRole system:basic-user is not bound"
+            )
+            raise Unreachable(msg)
 
     async def missing_permissions(self) -> list[str]:
         """What we need and may not, such as ``create jobs.batch in namespace builds``."""
         return [f"{verb} jobs.batch in namespace {self.namespace}" for verb in _VERBS if not await self._may(verb)]
 
     async def _may(self, verb: str) -> bool:
+        return _object(await self._review(verb)).get("status", {}).get("allowed") is True
+
+    async def _review(self, verb: str) -> Answer:
         attributes = {"namespace": self.namespace, "verb": verb, "group": "batch", "resource": "jobs"}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
         }
-        answer = await self._send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-        return _object(answer).get("status", {}).get("allowed") is True
+        return await self._send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+
+    async def _ask(self, method: str, path: str, body: object = None, *, accept: str = _JSON) -> Answer:
+        """An answer that counts. A denial does only if a server says it that was ready before it was asked.
+
+        For a second or two after its start, the API server lets requests in and knows no roles. It forbids then, in the
+        usual words, what it will allow in a moment.
+        """
+        answer = await self._send(method, path, body, accept=accept)
+        if answer.status != HTTPStatus.FORBIDDEN or not isinstance(error_for(answer, READ), Denied):
+            return answer
+        try:
+            await self.probe()
+        except ClusterError as exc:
+            msg = f"the API server is not ready; it says: {error_for(answer, READ)}"
+            raise Unreachable(msg) from exc
+        return await self._send(method, path, body, accept=accept)
 
     def _job(self, name: str) -> str:
         return f"{self._jobs}/{quote(name, safe='')}"
@@ -221,6 +243,7 @@ def _os_words(error: OSError) -> str:
 
 
 def _check(answer: Answer, rules: tuple[Rule, ...]) -> None:
+    """Return after a 2xx, raise what anything else means."""
     if not answer.ok:
         raise error_for(answer, rules)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -15,6 +16,8 @@ from builder.stats import Stats
 CORRELATION_HEADER = "X-Correlation-ID"
 CORRELATION_KEY = web.RequestKey("correlation_id", str)
 _MAX_CORRELATION = 256
+
+log = structlog.get_logger(__name__)
 
 
 def problem(
@@ -69,7 +72,7 @@ def errors_of(problems: Iterable[Problem]) -> list[dict[str, str]]:
 
 
 def middleware(stats: Stats) -> Any:
-    """Count each answer by its class, give it its correlation id, and turn aiohttp's refusals into problems."""
+    """Count each answer by its class, give it its correlation id, and turn what was raised into problems."""
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -77,6 +80,11 @@ def middleware(stats: Stats) -> Any:
             response = await handler(request)
         except web.HTTPException as exc:
             response = _refusal(exc)
+        except ConnectionError:  # the sender hung up within its request: nobody reads this
+            response = problem(400, "the request ended before its body did")
+        except Exception:
+            log.exception("request_crashed", method=request.method, path=request.path)
+            response = problem(500, "a bug of this service; its log says more")
         stats.answers[f"{response.status // 100}xx"] += 1
         response.headers[CORRELATION_HEADER] = _correlation_id(request)
         return response

@@ -4,13 +4,16 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protoc
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
 from builder.adapters.web.answers import CORRELATION_KEY, errors_of, json_body, not_now, problem, rejected, retry_after
-from builder.errors import EventRejected, NotNow, Problem, QueueFull
+from builder.adapters.web.body import read_body
+from builder.errors import EventRejected, NotNow, QueueFull
+from builder.events.headers import encodable
 from builder.events.parsing import Mode, Rejected, parse_http
 from builder.flow.intake import Intake
 from builder.models import Event
@@ -35,9 +38,9 @@ class Receiver:
         """POST: 202 if, and only if, every event of the request is taken care of."""
         content_type = request.headers.get("Content-Type")
         try:
-            body = await self._read(request)
-        except web.HTTPRequestEntityTooLarge:
-            return await self._too_large(request, content_type)
+            body = await read_body(request, self._settings.max_body_size)
+        except EventRejected as exc:
+            return await self._unread(request, content_type, exc)
         mode, items = parse_http(content_type, request.headers.items(), body)
         return await (self._batch(request, items) if mode is Mode.BATCH else self._one(request, items[0]))
 
@@ -49,19 +52,12 @@ class Receiver:
             headers["WebHook-Allowed-Rate"] = "*"  # a full queue says so with 429
         return web.Response(headers=headers)
 
-    async def _read(self, request: web.Request) -> bytes:
-        """The body; an end as soon as its announced or its real size passes the limit."""
-        limit = self._settings.max_body_size
-        if request.content_length is not None and request.content_length > limit:
-            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=request.content_length)
-        return await request.read()
-
-    async def _too_large(self, request: web.Request, content_type: str | None) -> web.Response:
-        """413. The attributes are kept as far as the headers have them, the body is not."""
+    async def _unread(self, request: web.Request, content_type: str | None, error: EventRejected) -> web.Response:
+        """The attributes are kept as far as the headers have them, the body is not."""
         _, items = parse_http(content_type, request.headers.items(), b"")
         attributes = items[0].attributes() if isinstance(items[0], Event) else items[0].attributes
-        message = f"must not be larger than {self._settings.max_body_size} bytes (setting intake.maxBodySize)"
-        return await self._one(request, Rejected(attributes, content_type or "", b"", (Problem("body", message),), 413))
+        kept = Rejected(attributes, encodable(content_type or ""), b"", error.problems, error.status)
+        return await self._one(request, kept)
 
     async def _one(self, request: web.Request, item: Event | Rejected) -> web.Response:
         try:
@@ -74,22 +70,25 @@ class Receiver:
         return self._accepted(request, QUEUED)
 
     def _accepted(self, request: web.Request, body: bytes) -> web.Response:
-        """With a body, unless the sender's broker would take that for an event (``Prefer: reply`` says so)."""
+        """With a body, unless the sender's broker would take that for an event."""
         reply = self._settings.reply
-        if reply == "empty" or (reply == "auto" and "reply" in request.headers.get("Prefer", "")):
+        if reply == "empty" or (reply == "auto" and _wants_event(request)):
             return web.Response(status=202)
         return web.Response(status=202, body=body, content_type="application/json")
 
     async def _batch(self, request: web.Request, items: Sequence[Event | Rejected]) -> web.Response:
         errors: list[EventRejected | NotNow | None] = []
+        # All of them together wait for slots as long as one alone may: after that, or once one got none, none waits.
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._settings.slot_wait
+        patient = True
         for item in items:
-            # After one found no slot, the others do not wait for theirs.
-            patient = not any(isinstance(error, NotNow) for error in errors)
             try:
-                await self._intake.offer(item, patient=patient)
+                await self._intake.offer(item, patient=patient and clock() < until)
                 errors.append(None)
             except (EventRejected, NotNow) as exc:
                 errors.append(exc)
+                patient = patient and not isinstance(exc, NotNow)
         return self._batch_answer(request, [_report(*pair) for pair in zip(items, errors, strict=True)], errors)
 
     def _batch_answer(
@@ -102,9 +101,21 @@ class Receiver:
         detail = f"{len(bad)} of {len(errors)} events were not taken in"
         later = next((error for error in bad if isinstance(error, NotNow)), None)
         if later is None:
-            return problem(400, detail, events=reports)
+            statuses = {error.status for error in bad if isinstance(error, EventRejected)}
+            # One status for all of them, such as the 415 of a batch that could not be read, is that of the batch.
+            alike = len(bad) == len(errors) and len(statuses) == 1
+            return problem(statuses.pop() if alike else 400, detail, events=reports)
         status = 429 if isinstance(later, QueueFull) else 503
         return problem(status, detail, headers=retry_after(later.retry_after), events=reports)
+
+
+def _wants_event(request: web.Request) -> bool:
+    """``Prefer: reply``: whatever body comes back, the broker takes it for an event.
+
+    A list of tokens in any case, in one header or in several (https://www.rfc-editor.org/rfc/rfc7240#section-2).
+    """
+    preferences = ",".join(request.headers.getall("Prefer", ())).lower().split(",")
+    return any(preference.partition(";")[0].strip() == "reply" for preference in preferences)
 
 
 def _report(item: Event | Rejected, error: EventRejected | NotNow | None) -> dict[str, Any]:

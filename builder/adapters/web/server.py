@@ -10,6 +10,10 @@ from builder.errors import StartError
 from builder.settings import Server
 from builder.stats import Stats
 
+_MAX_HEADER = 16 * 2**10
+"""Bytes of one header: an attribute of 1024 characters, percent-encoded, has up to 12 KiB. aiohttp's own 8190 would
+refuse it before anything of ours could name the attribute and keep the event."""
+
 
 @asynccontextmanager
 async def listening(
@@ -22,7 +26,14 @@ async def listening(
     """
     app = web.Application(middlewares=[answers.middleware(stats)], client_max_size=max_body_size)
     app.add_routes(routes)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,  # ``body`` does it: what cannot be decoded must be answered, and kept, by us
+        handle_signals=False,
+        max_field_size=_MAX_HEADER,
+        shutdown_timeout=1.0,
+    )
     await runner.setup()
     try:
         try:

@@ -58,7 +58,10 @@ class StatusRoutes:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus' exposition."""
-        body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        try:
+            body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        except (TypeError, ValueError):  # prometheus-client trips over a version that is no number
+            body, content_type = self._metrics.render("")
         return web.Response(body=body, headers={"Content-Type": content_type})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -46,7 +47,10 @@ def test_reads_what_json_says(text: bytes, value: object) -> None:
         (b"{} \x00", "is not JSON: trailing characters, at line 1 column 4"),
         (b"{'a': 1}", "is not JSON: key must be a string, at line 1 column 2"),
         (b"01", "is not JSON: invalid number, at line 1 column 2"),
-        (b'"a\nb"', "is not JSON: control character (\\u0000-\\u001F) found while parsing a string, at line 2 column 0"),
+        (
+            b'"a\nb"',
+            "is not JSON: control character (\\u0000-\\u001F) found while parsing a string, at line 2 column 0",
+        ),
         (b'{"a": NaN}', "is not JSON: expected value, at line 1 column 7"),
         (b"Infinity", "is not JSON: expected value, at line 1 column 1"),
         (b"-Infinity", "is not JSON: invalid number, at line 1 column 2"),
@@ -105,10 +109,8 @@ def test_brackets_alone_are_not_depth() -> None:
 def test_a_megabyte_costs_little_whatever_is_in_it(text: bytes) -> None:
     """No body makes the event loop stand still: Python's own int() needs seconds for the first one."""
     began = time.process_time()
-    try:
+    with suppress(EventRejected):
         parse_json(text, "data")
-    except EventRejected:
-        pass
     assert time.process_time() - began < 1.0
 
 

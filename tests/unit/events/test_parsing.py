@@ -202,7 +202,7 @@ class TestBinary:
 
     @pytest.mark.parametrize("value", ["%ff", "%C0%A0", "%ED%A0%80", "a\udcffb", "\udce2\udc82", "%E2%82"])
     def test_what_is_no_utf8_is_named(self, value: str) -> None:
-        """aiohttp gives bytes that it cannot decode as half surrogates; overlong forms are invalid too."""
+        """Bytes that aiohttp cannot decode are half surrogates; overlong forms are invalid too."""
         item = binary(("Ce-Subject", value))
         assert problems(item) == (Problem("subject", "must be UTF-8: header ce-subject"),)
 
@@ -315,7 +315,10 @@ class TestStructured:
             ({"x": 1.5}, Problem("x", "must be a string, a boolean or a whole number")),
             ({"x": {}}, Problem("x", "must be a string, a boolean or a whole number")),
             ({"x": []}, Problem("x", "must be a string, a boolean or a whole number")),
-            ({"correlationId": "x"}, Problem("correlationId", "is no attribute name: 1 to 64 lower-case letters and digits")),
+            (
+                {"correlationId": "x"},
+                Problem("correlationId", "is no attribute name: 1 to 64 lower-case letters and digits"),
+            ),
             ({"a b\n": "x"}, Problem('"a b\\n"', "is no attribute name: 1 to 64 lower-case letters and digits")),
             ({"data_base64": "e30="}, Problem("data_base64", "must not stand beside data")),
             ({"data": None, "data_base64": "e30"}, Problem("data_base64", "must be base64 (RFC 4648, section 4)")),
@@ -334,9 +337,7 @@ class TestStructured:
         """A valid CloudEvent of a kind that we do not read; beside other faults it is a 400."""
         item = structured(datacontenttype=content_type)
         assert isinstance(item, Rejected)
-        assert item.problems == (
-            Problem("datacontenttype", f'"{content_type}" is not taken; the data must be JSON'),
-        )
+        assert item.problems == (Problem("datacontenttype", f'"{content_type}" is not taken; the data must be JSON'),)
         assert item.status == 415
         worse = structured(datacontenttype=content_type, id="")
         assert isinstance(worse, Rejected)
@@ -351,7 +352,10 @@ class TestStructured:
             (b"null", Problem("body", "must be a JSON object: a CloudEvent")),
             (b'"x"', Problem("body", "must be a JSON object: a CloudEvent")),
             (b"{", Problem("body", "is not JSON: EOF while parsing an object, at line 1 column 1")),
-            (b'{"id":"1","id":"2"}', Problem("body", 'is JSON with the key "id" twice in one object, at line 1 column 16')),
+            (
+                b'{"id":"1","id":"2"}',
+                Problem("body", 'is JSON with the key "id" twice in one object, at line 1 column 16'),
+            ),
             (b"\xff", Problem("body", "is not JSON: expected value, at line 1 column 1")),
         ],
     )
@@ -391,7 +395,13 @@ class TestBatch:
             [
                 MINIMUM_EVENT,
                 Rejected({}, STRUCTURED_TYPE, b"5", (Problem("body", "must be a JSON object: a CloudEvent"),)),
-                Rejected({"id": "ü"}, STRUCTURED_TYPE, '{"id":"ü"}'.encode(), missing("specversion", "source", "type")),
+                Rejected(
+                    {"id": "ü"},
+                    STRUCTURED_TYPE,
+                    '{"id":"ü"}'.encode(),
+                    missing("specversion", "source", "type"),
+                    data=b"",
+                ),
                 Event("2", "/s", "t", None, None, {}, b"{}"),
             ],
         )
@@ -439,6 +449,25 @@ class TestTrace:
         assert binary(("traceparent", value)) == MINIMUM_EVENT
 
 
+@pytest.mark.parametrize(
+    ("item", "data"),
+    [
+        (binary(("ce-subject", "")), b"{}"),
+        (binary(("ce-subject", ""), content_type="text/plain"), None),
+        (structured(subject="", data={"a": 1}), b'{"a":1}'),
+        (structured(subject="", data=None, data_base64="e30="), b"{}"),
+        (structured(subject="", data_base64="e30="), None),
+        (structured(subject="", datacontenttype="text/plain"), None),
+        (parse_http(STRUCTURED_TYPE, [], b"[]").items[0], None),
+        (parse_http("application/json", [], b"{}").items[0], None),
+    ],
+)
+def test_the_data_of_a_rejected_event(item: Item, data: bytes | None) -> None:
+    """It can be looked at as well, where it could be read and is JSON as far as the event says."""
+    assert isinstance(item, Rejected)
+    assert item.data == data
+
+
 @pytest.mark.parametrize("text", ["application/json", "a/b+json", "TEXT/JSON ; x"])
 def test_is_json(text: str) -> None:
     """The same reading for Content-Type and datacontenttype."""
@@ -456,8 +485,10 @@ def sound(parsed: Parsed) -> None:
         else:
             assert item.problems
             assert item.status in {400, 415}
-            assert all(str(problem).isascii() or "…" in problem.message for problem in item.problems)
-            json.dumps([item.content_type, dict(item.attributes), *map(str, item.problems)], ensure_ascii=False).encode()
+            assert all(str(problem).isprintable() for problem in item.problems)
+            json.dumps(
+                [item.content_type, dict(item.attributes), *map(str, item.problems)], ensure_ascii=False
+            ).encode()
 
 
 header_names = st.sampled_from(["ce-id", "ce-source", "ce-type", "ce-specversion", "ce-time", "traceparent"]) | st.text(

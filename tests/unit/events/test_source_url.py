@@ -50,7 +50,10 @@ def parse(url: str, *allowed_hosts: str) -> Source:
         ("https://8.8.8.8/r", git("https://8.8.8.8/r")),
         # archives and buckets
         ("https://example.com/x.tar.gz", Source(SourceKind.ARCHIVE, "https://example.com/x.tar.gz")),
-        ("https://example.com/a/x.tgz?sig=a%2Fb&v=1", Source(SourceKind.ARCHIVE, "https://example.com/a/x.tgz?sig=a%2Fb&v=1")),
+        (
+            "https://example.com/a/x.tgz?sig=a%2Fb&v=1",
+            Source(SourceKind.ARCHIVE, "https://example.com/a/x.tgz?sig=a%2Fb&v=1"),
+        ),
         ("https://github.com/o/r/x.tar.gz", Source(SourceKind.ARCHIVE, "https://github.com/o/r/x.tar.gz")),
         ("s3://bucket/a/x.tar.gz", Source(SourceKind.BUCKET, "s3://bucket/a/x.tar.gz")),
         ("gs://my.bucket_1/x.tar.gz", Source(SourceKind.BUCKET, "gs://my.bucket_1/x.tar.gz")),
@@ -74,10 +77,13 @@ SCHEME = "must begin with https://, s3:// or gs://"
 URL = "must be a URL, such as https://github.com/owner/repository"
 USER = "must not hold a user name or password"
 FRAGMENT = "must not have a #fragment; the branch, tag or commit goes into data.parameters.ref"
-TEXT = "must have at most 2048 characters: letters, digits and . _ ~ @ + = , : ; ! & % / ? -"
+LENGTH = "must have at most 2048 characters"
+NAME = "must be a host name of letters, digits, dots and hyphens (punycode for others), without a final dot"
+FOUR_NUMBERS = "must write an IP address as four decimal numbers"
 HOST = "must have a host, and a port from 1 to 65535 or none"
 BUCKET = "must name a bucket: 3 to 222 lower-case characters"
 QUERY = "must not have a ?query; only the https address of an archive may"
+QUERY_TEXT = "must have a ?query of letters, digits and . _ ~ @ + = , : ; ! & % / ? - only"
 PATH = (
     "must have a path of letters, digits and . _ ~ @ + = , : -, without parts that are empty, . or .., or "
     "begin with a hyphen, and without %-escapes of control characters and # % . / ? \\"
@@ -121,33 +127,33 @@ PATH = (
         ("https://github.com/o/r#", FRAGMENT),
         ("https://example.com/x.tar.gz#x", FRAGMENT),
         # characters
-        ("https://github.com/o/r\n", TEXT),
-        ("https://github.com/o/r\r\nHost: x", TEXT),
-        ("https://github.com/o/\0r", TEXT),
-        ("https://github.com/o/r x", TEXT),
-        ("https://github.com/o/r --insecure", TEXT),
+        ("https://github.com/o/r\n", PATH),
+        ("https://github.com/o/r\r\nHost: x", PATH),
+        ("https://github.com/o/\0r", PATH),
+        ("https://github.com/o/r x", PATH),
+        ("https://github.com/o/r --insecure", PATH),
         ("https://github.com\\@127.0.0.1/o/r", USER),
-        ("https://127.0.0.1\\.github.com/o/r", TEXT),
-        ("https://github.com/o\\r", TEXT),
-        ("https://github.com/o/$(GIT_TOKEN)", TEXT),
-        ("https://github.com/o/`id`", TEXT),
-        ('https://github.com/o/"r"', TEXT),
-        ("https://github.com/o/r|x", TEXT),
-        ("https://github.com/o/rä", TEXT),
-        ("https://gïthub.com/o/r", TEXT),
-        ("https://127。0。0。1/o/r", TEXT),
-        ("https://github.com/o/r\u202e", TEXT),
-        ("https://github.com/" + "x" * MAX_URL, TEXT),
+        ("https://127.0.0.1\\.github.com/o/r", NAME),
+        ("https://github.com/o\\r", PATH),
+        ("https://github.com/o/$(GIT_TOKEN)", PATH),
+        ("https://github.com/o/`id`", PATH),
+        ('https://github.com/o/"r"', PATH),
+        ("https://github.com/o/r|x", PATH),
+        ("https://github.com/o/rä", PATH),
+        ("https://gïthub.com/o/r", NAME),
+        ("https://127。0。0。1/o/r", NAME),
+        ("https://github.com/o/r\u202e", PATH),
+        ("https://github.com/" + "x" * MAX_URL, LENGTH),
         # hosts and ports: test_hosts has the addresses
         ("https://127.0.0.1/o/r", "must not be an address of a private, local, shared or reserved network"),
         ("https://[::1]:443/o/r", "must not be an address of a private, local, shared or reserved network"),
-        ("https://2130706433/o/r", "must write an IP address as four decimal numbers"),
+        ("https://2130706433/o/r", FOUR_NUMBERS),
         ("https://LOCALHOST/o/r", "must be a full host name: a single word only means something inside"),
         ("https://a.SVC/o/r", "must be a public host name: this one only means something inside"),
-        (
-            "https:///o/r",
-            "must be a host name of letters, digits, dots and hyphens (punycode for others), without a final dot",
-        ),
+        ("https:///o/r", NAME),
+        ("https://github.com\n/o/r", NAME),
+        ("https://github.com /o/r", NAME),
+        ("https://github.com:443 /o/r", HOST),
         ("https://github.com:/o/r", HOST),
         ("https://github.com:0/o/r", HOST),
         ("https://github.com:65536/o/r", HOST),
@@ -161,6 +167,8 @@ PATH = (
         ("https://github.com/o/r?x.tar.gz", QUERY),
         ("https://git.example.com/r.git?x", QUERY),
         ("s3://bucket/x.tar.gz?versionId=1", QUERY),
+        ("https://example.com/x.tar.gz?a b", QUERY_TEXT),
+        ("https://example.com/x.tar.gz?$(X)\n", QUERY_TEXT),
         # paths
         ("https://github.com", PATH),
         ("https://github.com/", PATH),

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from builder.errors import AlreadyExists, ClusterError, Conflict, Transient
+from builder.errors import AlreadyExists, ClusterError, Conflict, QuotaExceeded, Transient
 from builder.flow.ensure_job import Blocked, ensure_job
 from builder.flow.items import Done
 from builder.jobs.conflict import Wanted
@@ -18,6 +18,7 @@ IMAGE = build_job(building.request(event_id="e-2"), building.settings())["metada
     "build.notifi.network/image"
 ]
 TAKEN = AlreadyExists("exists", status=409)
+FULL = QuotaExceeded("exceeded quota", status=403)
 CREATE, GET = ("create", NAME), ("get", NAME)
 
 
@@ -37,6 +38,14 @@ STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, li
     ("a free name", [None], "wait", CREATED, [CREATE]),
     ("the same event's", [TAKEN, existing("e-2")], "wait", ADOPTED, [CREATE, GET]),
     ("it vanished meanwhile", [TAKEN, None, None], "wait", CREATED, [CREATE, GET, CREATE]),
+    ("a full quota, and our Job is there: adopted", [FULL, existing("e-2")], "wait", ADOPTED, [CREATE, GET]),
+    (
+        "a full quota, and the finished Job is what fills it: replaced",
+        [FULL, existing(complete=True), None, None],
+        "wait",
+        CREATED,
+        [CREATE, GET, ("delete", NAME, "u-1", "background"), CREATE],
+    ),
     (
         "a finished one is replaced",
         [TAKEN, existing(complete=True), None, None],
@@ -109,6 +118,14 @@ async def test_steps(
     wanted = Wanted(build_job(request, building.settings()), request.source)
     assert await ensure_job(cluster, wanted, mode, lambda _: None) == expected
     assert (cluster.calls, cluster.script) == (calls, [])
+
+
+async def test_a_full_quota_without_a_job_of_the_name() -> None:
+    """Then it is capacity, which the worker pool waits for."""
+    request = building.request(event_id="e-2")
+    wanted = Wanted(build_job(request, building.settings()), request.source)
+    with pytest.raises(QuotaExceeded):
+        await ensure_job(ScriptedCluster(FULL, None), wanted, "wait", lambda _: None)
 
 
 async def test_every_decision_is_told() -> None:

@@ -1,0 +1,54 @@
+"""The body of a request, whole and bounded, however it was framed and coded."""
+
+import zlib
+
+from aiohttp import web
+
+from builder.errors import EventRejected, Problem
+from builder.events.problems import quoted
+
+_GZIP_ONLY = 31
+"""zlib's word for "with a gzip header and checksum"."""
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """What was sent, decompressed. Neither what comes in nor what comes out of it is ever much more than ``limit``.
+
+    Raises:
+        EventRejected: 413 as soon as the announced or the real size passes the limit, 415 for a coding that we do not
+            take, 400 for a body that is not what its headers say.
+    """
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(limit) from None
+    except web.RequestPayloadError as exc:
+        raise EventRejected([Problem("body", "is not framed as the Transfer-Encoding header says")]) from exc
+    coding = request.headers.get("Content-Encoding", "identity").lower()
+    match coding:
+        case "identity":
+            return body
+        case "gzip" | "x-gzip":
+            return _gunzip(body, limit)
+    # https://www.rfc-editor.org/rfc/rfc9110#section-8.4
+    raise EventRejected([Problem("Content-Encoding", f"{quoted(coding)} is not taken; send gzip or none")], 415)
+
+
+def _gunzip(body: bytes, limit: int) -> bytes:
+    """A bomb is stopped at its first byte over the limit."""
+    decoder = zlib.decompressobj(_GZIP_ONLY)
+    try:
+        plain = decoder.decompress(body, limit + 1)
+    except zlib.error as exc:
+        raise EventRejected([Problem("body", "is not gzip, as the Content-Encoding header says")]) from exc
+    if len(plain) > limit:
+        raise _too_large(limit)
+    if not decoder.eof or decoder.unused_data:
+        raise EventRejected([Problem("body", "is not one whole gzip stream, as the Content-Encoding header says")])
+    return plain
+
+
+def _too_large(limit: int) -> EventRejected:
+    return EventRejected([Problem("body", f"must not be larger than {limit} bytes (setting intake.maxBodySize)")], 413)

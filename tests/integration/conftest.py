@@ -1,0 +1,48 @@
+"""The real thing: a namespace of a real API server for each test, and the service as a process on it."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from control_plane import ControlPlane
+
+from tests.integration.namespace import Namespace
+from tests.integration.service import Services
+
+
+@pytest.fixture
+def plane(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane that all tests share, with its controllers."""
+    if control_plane.binaries.kube_controller_manager is None:
+        pytest.skip("KUBEBUILDER_ASSETS has no kube-controller-manager, and nobody would run the Jobs")
+    return control_plane
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> Namespace:
+    """A place of the test's own."""
+    return Namespace(plane, plane.create_namespace("integration"))
+
+
+@pytest.fixture(scope="module")
+def another_plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """A second control plane, whose outages disturb nobody."""
+    with ControlPlane(control_plane.binaries) as plane:
+        yield plane
+
+
+@pytest.fixture
+def mortal_namespace(another_plane: ControlPlane) -> Iterator[Namespace]:
+    """A place where the API server may be stopped; the next test finds it running again."""
+    yield Namespace(another_plane, another_plane.create_namespace("integration"))
+    another_plane.start_apiserver()
+
+
+@pytest.fixture
+async def services(tmp_path: Path) -> AsyncIterator[Services]:
+    """Starts services; none outlives its test."""
+    services = Services(tmp_path)
+    try:
+        yield services
+    finally:
+        await services.close()
