@@ -37,7 +37,7 @@ def request(event_id: str) -> str:
 def events(count: int, prefix: str) -> Iterator[Event]:
     """Parsed as the receiver does it, each from bytes of its own, each for a target of its own."""
     for number in range(count):
-        name = f"{prefix}{number:032d}"[-32:]
+        name = prefix + f"{number:032d}"[len(prefix) :]
         _, (item,) = parse_http(CONTENT_TYPE, headers(name).items(), body(name, name))
         if not isinstance(item, Event):
             raise TypeError(item.problems)

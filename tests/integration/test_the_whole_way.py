@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -62,13 +63,14 @@ async def test_the_example_becomes_its_job(
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", EXAMPLE_JOB)
     prefix = f"registry.example.com/knative-lambdas:{building.THIRD_PARTY}-{building.PARSER}--"
     assert re.fullmatch(re.escape(prefix) + "[a-z2-7]{20}", image_of(job))
-    assert job["metadata"]["annotations"] == {
+    annotations = dict(job["metadata"]["annotations"])
+    assert re.fullmatch("v1:[0-9a-f]{40}", annotations.pop(f"{OURS}fingerprint"))
+    assert annotations == {
         f"{OURS}third-party-id": building.THIRD_PARTY,
         f"{OURS}parser-id": building.PARSER,
         f"{OURS}correlation-id": "c-1",
         f"{OURS}event-id": "e-1",
         f"{OURS}event-source": "network.notifi.kaniko-jobs",
-        f"{OURS}fingerprint": job["metadata"]["annotations"][f"{OURS}fingerprint"],
         f"{OURS}requested-at": "2024-01-01T00:00:00+00:00",
         f"{OURS}priority": "1",
         f"{OURS}image": image_of(job),
@@ -137,7 +139,8 @@ async def test_a_redelivery_after_a_restart_is_adopted(namespace: Namespace, ser
         service = await services.start(namespace)
         assert await service.statuses(example()) == [202]
         assert (await service.ended("c-1"))["status"] == outcome
-        await service.close()
+        service.signal(signal.SIGTERM)
+        assert await service.exit_code() == 0
 
     assert list(await namespace.jobs()) == [EXAMPLE_JOB]
 

@@ -25,11 +25,9 @@ async def test_two_processes_one_job_for_each_event(namespace: Namespace, servic
 
     assert statuses == [[202] * EVENTS] * 2
     assert sorted(await namespace.jobs()) == sorted(f"kaniko-job-acme-parser{number}" for number in range(EVENTS))
-    outcomes = Counter[tuple[str, ...]]()
-    for event in events:
-        results = await asyncio.gather(*(service.result(event["id"]) for service in both))
-        assert results[0]["image"] == results[1]["image"]
-        outcomes[tuple(sorted(result["status"] for result in results))] += 1
+    results = [await asyncio.gather(*(service.result(event["id"]) for event in events)) for service in both]
+    assert [result["image"] for result in results[0]] == [result["image"] for result in results[1]]
+    outcomes = Counter(tuple(sorted(result["status"] for result in pair)) for pair in zip(*results, strict=True))
     assert outcomes == {("adopted", "created"): EVENTS}
     assert sum(one["outcomes"]["created"] for one in stats) == EVENTS
     assert sum(one["outcomes"]["adopted"] for one in stats) == EVENTS

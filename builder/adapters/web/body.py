@@ -3,6 +3,7 @@
 import zlib
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from builder.errors import EventRejected, Problem
 from builder.events.problems import quoted
@@ -24,7 +25,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(limit) from None
-    except web.RequestPayloadError as exc:
+    except (web.RequestPayloadError, HttpProcessingError) as exc:  # by aiohttp's parser in C, and by the one in Python
         raise EventRejected([Problem("body", "is not framed as the Transfer-Encoding header says")]) from exc
     coding = request.headers.get("Content-Encoding", "identity").lower()
     match coding:

@@ -47,7 +47,8 @@ class Receiver:
     async def greet(self, request: web.Request) -> web.Response:
         """OPTIONS: the handshake by which a sender asks whether it may deliver here, and how fast."""
         headers = {"Allow": "POST, OPTIONS"}
-        if (origin := request.headers.get("WebHook-Request-Origin")) is not None:
+        origin = request.headers.get("WebHook-Request-Origin", "")
+        if origin and origin.isascii() and origin.isprintable():  # a DNS name: nothing else is worth sending back
             headers["WebHook-Allowed-Origin"] = origin
             headers["WebHook-Allowed-Rate"] = "*"  # a full queue says so with 429
         return web.Response(headers=headers)

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import pytest
+from aiohttp import web
+from aiohttp.http_exceptions import TransferEncodingError
 
 from tests.unit.http.door import (
     PROBLEM,
@@ -113,6 +115,19 @@ async def test_chunks_below_the_limit(door: Door) -> None:
 
     response = await door.client.post("/", content=chunks(), headers=headers)
     assert (response.status_code, response.content) == (202, QUEUED)
+
+
+@pytest.mark.parametrize("error", [web.RequestPayloadError("broken"), TransferEncodingError("broken")])
+async def test_broken_framing(door: Door, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What aiohttp may find in the middle of a body is the sender's fault as well."""
+
+    async def read(_: web.Request) -> bytes:
+        raise error
+
+    monkeypatch.setattr(web.Request, "read", read)
+    response = await door.deliver(binary(example()))
+    assert (response.status_code, fields_of(response)) == (400, ["body"])
+    assert [letter["event"]["id"] for letter in await door.letters()] == ["e-1"]
 
 
 # --- compressed -------------------------------------------------------------------------------------------------------

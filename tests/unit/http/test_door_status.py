@@ -45,6 +45,7 @@ class AwayCluster(MemoryCluster):
         if self.away:
             msg = "connection refused"
             raise Unreachable(msg)
+        await super().probe()
 
 
 class SlowCluster(MemoryCluster):
