@@ -3,8 +3,13 @@
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from control_plane import ControlPlane, Missing, find_binaries
+
+# On a busy machine one example may take its time; what hangs is stopped by the test's own limit.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -61,10 +61,9 @@ class SlowApi:
             pass  # one of both went away
         finally:
             requests.cancel()
-            writer.close()
-            here.close()
-            with suppress(asyncio.CancelledError):
-                await requests
+            for end in (writer, here):
+                end.transport.abort()
+            await asyncio.gather(requests, return_exceptions=True)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

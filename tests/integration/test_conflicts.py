@@ -64,9 +64,13 @@ class Site:
         """The Job once it has its Pod; nothing changes it then but its end."""
         return await eventually(lambda: self.job(name), lambda job: job["status"])
 
-    async def end(self, *, succeeded: bool) -> Manifest:
-        """Let the build come to its end; its Job then."""
+    async def finish(self, *, succeeded: bool = True) -> None:
+        """Let the build come to its end, which may be the beginning of the next."""
         await self.kubelet.finish(NAME, succeeded=succeeded)
+
+    async def finished(self, *, succeeded: bool) -> Manifest:
+        """Let the build come to its end; its Job then."""
+        await self.finish(succeeded=succeeded)
         state = JobState.COMPLETE if succeeded else JobState.FAILED
         return await eventually(self.job, lambda job: job_state(job) is state)
 
@@ -79,7 +83,7 @@ class Site:
                 await stack.enter_async_context(self.kubelet.pods_held(uid(job)))
                 await self.cluster.delete(NAME, uid(job), foreground=True)
             elif state is not JobState.ACTIVE:
-                await self.end(succeeded=state is JobState.COMPLETE)
+                await self.finished(succeeded=state is JobState.COMPLETE)
             yield await self.job()
 
     async def no_pods_of(self, job: Manifest) -> None:
@@ -215,7 +219,7 @@ async def test_a_finished_build_is_replaced(
 ) -> None:
     """A new id is a wish to build again. The old Pod goes with its Job, and does not stay as an orphan."""
     await site.build(at(1, **first))
-    old = await site.end(succeeded=succeeded)
+    old = await site.finished(succeeded=succeeded)
     assert len(await site.kubelet.pods(uid(old))) == 1
 
     async with Replica.open(site.cluster) as replica:
@@ -232,7 +236,7 @@ async def test_a_finished_build_is_replaced(
 async def test_a_finished_build_is_replaced_in_a_full_namespace(site: Site) -> None:
     """Finished Jobs count against a quota too: the one that ours replaces must not be what keeps ours out."""
     await site.build(at(1))
-    await site.end(succeeded=True)
+    await site.finished(succeeded=True)
     await site.namespace.kubectl("create", "quota", "room", "--hard=count/jobs.batch=1")
     used = r"-o=jsonpath={.status.used.count/jobs\.batch}"
     await eventually(lambda: site.namespace.kubectl("get", "quota", "room", used), lambda count: count == "1")
@@ -247,7 +251,7 @@ async def test_a_finished_build_is_replaced_in_a_full_namespace(site: Site) -> N
 async def test_only_the_build_that_was_read_is_replaced(site: Site) -> None:
     """Between our reading and our deleting, a newer event took the name: its build stays, and ours is superseded."""
     await site.build(at(1))
-    old = await site.end(succeeded=True)
+    old = await site.finished(succeeded=True)
 
     async def somebody_builds() -> None:
         await site.cluster.delete(NAME, uid(old), foreground=False)
@@ -271,7 +275,7 @@ async def test_an_active_build_is_waited_for_without_a_worker(site: Site) -> Non
         other = await replica.build(event("other", target=("acme", "parser2")))
         waiting = await replica.result("e-2")
         assert version(await site.job()) == version(old)
-        await site.end(succeeded=True)
+        await site.finish()
         result = await replica.ended("e-2")
 
     assert other["status"] == "created"
@@ -292,7 +296,7 @@ async def test_at_most_one_waits_behind_an_active_build(site: Site, order: tuple
         await replica.waits(f"e-{order[0]}", Wait.ACTIVE_BUILD)
         await replica.offer(at(order[1]))
         superseded = await replica.ended("e-2")
-        await site.end(succeeded=False)
+        await site.finish(succeeded=False)
         result = await replica.ended("e-3")
 
     assert (superseded["status"], result["status"]) == ("superseded", "created")
@@ -312,7 +316,7 @@ async def test_two_replicas_wait_with_the_same_event(site: Site) -> None:
             await replica.offer(at(2))
         for replica in (one, other):
             await replica.waits("e-2", Wait.ACTIVE_BUILD)
-        await site.end(succeeded=True)
+        await site.finish()
         results = [await replica.ended("e-2") for replica in (one, other)]
 
     assert sorted(result["status"] for result in results) == ["adopted", "created"]
@@ -359,7 +363,7 @@ async def test_a_strangers_job_is_never_touched(site: Site, policy: str) -> None
     """Without our label it is not ours, even if it is finished: a dead letter says so, and nothing is deleted."""
     await site.namespace.create(a_job(NAME))
     await site.started(NAME)
-    stranger = await site.end(succeeded=True)
+    stranger = await site.finished(succeeded=True)
 
     async with Replica.open(site.cluster, onActiveBuild=policy) as replica:
         result = await replica.build(at(1))
@@ -403,7 +407,7 @@ async def test_a_storm_of_events_for_one_target(site: Site) -> None:
                 return False
             if uid(job) not in seen and job_state(job) is JobState.ACTIVE:
                 seen.append(uid(job))
-                await site.end(succeeded=True)
+                await site.finish()
             pods = await site.namespace.read("pods")
             running = [pod for pod in pods if pod["status"]["phase"] == "Pending"]
             assert len(running) <= 1

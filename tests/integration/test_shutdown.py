@@ -264,8 +264,8 @@ async def test_a_start_while_the_api_server_is_away_waits_for_it(
 
 async def test_a_start_while_the_api_server_starts(namespace: Namespace, services: Services, tmp_path: Path) -> None:
     """A node that comes up starts both: ``/readyz`` says 500 for a moment, which is no reason to give up."""
-    not_yet = Reply(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 17\r\n\r\n[-]etcd not ready")
-    ready = Reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    not_yet = Reply(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 17\r\n\r\n[-]etcd not ready", then="close")
+    ready = Reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", then="close")
     async with ScriptedServer(not_yet, not_yet, ready).running() as api:
         kubeconfig = namespace.kubeconfig(tmp_path / "starting", server=f"http://127.0.0.1:{api.port}")
         service = await services.start(namespace, kubeconfig=kubeconfig)

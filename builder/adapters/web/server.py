@@ -1,5 +1,6 @@
 """The HTTP server: its routes, its address, its end."""
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,13 @@ from builder.stats import Stats
 _MAX_HEADER = 16 * 2**10
 """Bytes of one header: an attribute of 1024 characters, percent-encoded, has up to 12 KiB. aiohttp's own 8190 would
 refuse it before anything of ours could name the attribute and keep the event."""
+
+
+def _silent() -> logging.Logger:
+    """For aiohttp's own lines: a traceback for each stranger that speaks no HTTP. Ours tell what our handlers do."""
+    logger = logging.getLogger("builder.aiohttp")
+    logger.setLevel(logging.CRITICAL)
+    return logger
 
 
 @asynccontextmanager
@@ -31,6 +39,7 @@ async def listening(
         access_log=None,
         auto_decompress=False,  # ``body`` does it: what cannot be decoded must be answered, and kept, by us
         handle_signals=False,
+        logger=_silent(),
         max_field_size=_MAX_HEADER,
         shutdown_timeout=1.0,
     )
