@@ -51,4 +51,6 @@ def _alternate(server_core: int, load_core: int, rounds: int) -> dict[str, list[
 
 
 def _row(what: str, ours: list[float], peer: list[float], bound: float) -> Row:
-    return Row(what, ratios(ours, peer), Bound("≥", bound), ours=f"{median(ours):,.0f}/s", peer=f"{median(peer):,.0f}/s")
+    return Row(
+        what, ratios(ours, peer), Bound("≥", bound), ours=f"{median(ours):,.0f}/s", peer=f"{median(peer):,.0f}/s"
+    )

@@ -55,7 +55,13 @@ def measure(module: str, *args: object, environ: Mapping[str, str] | None = None
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, args)]
     with tempfile.TemporaryFile("w+") as log:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(environ), timeout=PATIENCE, check=False
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment(environ),
+            timeout=PATIENCE,
+            check=False,
         )
         if done.returncode != 0:
             raise ChildError(module, log)

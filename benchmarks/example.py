@@ -28,8 +28,11 @@ def body(correlation_id: str, parser_id: str | None = None) -> bytes:
 
 
 def request(event_id: str) -> str:
-    """The whole HTTP request as it goes over the wire. Ids of one length make requests of one length."""
-    data = body(event_id).decode()
+    """The whole HTTP request as it goes over the wire. Ids of one length make requests of one length.
+
+    The id is also that of the parser, so that no two requests are for one target or one source URL.
+    """
+    data = body(event_id, event_id).decode()
     fields = {"Host": "builder", **headers(event_id), "Content-Length": str(len(data))}
     return "\r\n".join(["POST / HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", data])
 

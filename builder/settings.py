@@ -29,6 +29,7 @@ def parse_duration(text: object) -> float:
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
+NamespaceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[KMGT]i?)?$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]+$", max_length=253)]
@@ -57,7 +58,7 @@ class Logging(Section):
 class Kubernetes(Section):
     """``namespace`` unset means the Pod's own, else the kubeconfig context's, else ``default``."""
 
-    namespace: Name | None = None
+    namespace: NamespaceName | None = None
     connect_timeout: Duration = 3.0
     request_timeout: Duration = 10.0
 

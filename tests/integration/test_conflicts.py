@@ -273,13 +273,13 @@ async def test_an_active_build_is_waited_for_without_a_worker(site: Site) -> Non
         await replica.offer(at(2))
         await replica.waits("e-2", Wait.ACTIVE_BUILD, attempts=2)
         other = await replica.build(event("other", target=("acme", "parser2")))
-        waiting = await replica.result("e-2")
+        waiting = await eventually(lambda: replica.result("e-2"), lambda result: result["status"] == "waiting")
         assert version(await site.job()) == version(old)
         await site.finish()
         result = await replica.ended("e-2")
 
     assert other["status"] == "created"
-    assert (waiting["status"], waiting["message"]) == ("waiting", f"Job {NAME} is still building")
+    assert waiting["message"] == f"Job {NAME} is still building"
     assert result["status"] == "created"
     new = await site.started()
     assert (built(new), uid(new) != uid(old)) == ("e-2", True)
@@ -341,7 +341,7 @@ async def test_newest_wins_but_two_never_run_at_once(site: Site) -> None:
     new = await site.started()
     assert (built(new), uid(new) != uid(old)) == ("e-2", True)
     conflicts = replica.parts.overview.stats()["conflicts"]
-    assert conflicts == {"replace_active": 1, "wait_for_deletion": result["attempts"] - 2}
+    assert (conflicts["replace_active"], conflicts["wait_for_deletion"] >= 3) == (1, True)
 
 
 async def test_what_is_being_deleted_is_waited_for(site: Site) -> None:
