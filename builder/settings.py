@@ -211,6 +211,16 @@ class Settings(Section):
     kaniko: Kaniko = Kaniko()
 
     @model_validator(mode="after")
+    def _git_credentials_stay_home(self) -> "Settings":
+        if self.kaniko.git_secret is not None and not self.intake.allowed_source_hosts:
+            msg = (
+                "kaniko.gitSecret needs intake.allowedSourceHosts: Kaniko shows the credentials to every Git host that "
+                "an event names, so say which hosts may see them"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _registry_known(self) -> "Settings":
         if self.cluster == "kubernetes" and self.kaniko.registry is None:
             msg = (

@@ -5,6 +5,7 @@ Every mistake is found in one go and named by its full key, whatever source it c
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_origin
@@ -18,6 +19,9 @@ from builder.settings import Section, Settings
 
 PREFIX = "BUILDER_"
 CONFIG_VARIABLE = "BUILDER_CONFIG"
+
+_SERVICE_LINK = re.compile(r"BUILDER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
+"""What Kubernetes puts into every Pod beside a Service of the name ``builder``. No settings, and nobody's mistake."""
 
 
 def load(environ: Mapping[str, str], config: str | None = None, flags: Mapping[str, object] | None = None) -> Settings:
@@ -71,7 +75,8 @@ def _read_file(path: str) -> dict[str, Any]:
 def _apply_environment(tree: dict[str, Any], environ: Mapping[str, str], known: Mapping[tuple[str, ...], Any]) -> None:
     by_variable = {variable(key): key for key in known}
     problems = []
-    for name in sorted(name for name in environ if name.startswith(PREFIX) and name != CONFIG_VARIABLE):
+    ours = (name for name in environ if name.startswith(PREFIX) and name != CONFIG_VARIABLE)
+    for name in sorted(name for name in ours if not _SERVICE_LINK.fullmatch(name)):
         if name in by_variable:
             key = by_variable[name]
             _put(tree, key, _from_text(environ[name], known[key]))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -95,6 +96,9 @@ def main() -> int:
     """The service's exit code."""
     port = os.environ.get("PORT", "8080")
     url = f"http://127.0.0.1:{port}"
+    if _taken(int(port)):
+        print(f"port {port} is in use, and the example is not for whoever that is; try: PORT=9090 make run", file=sys.stderr)
+        return 1
     command = [sys.executable, "-m", "builder", "serve", "--cluster", "memory", "--host", "127.0.0.1", "--port", port]
     service = subprocess.Popen(command, cwd=Path(__file__).parents[1])
     # Ctrl-C reaches the service as well, from the terminal: it drains, and we wait for it. SIGTERM is handed on.
@@ -105,6 +109,12 @@ def main() -> int:
         return service.wait()
     finally:
         service.kill()
+
+
+def _taken(port: int) -> bool:
+    """True if somebody listens there already."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def _watch(service: subprocess.Popen[bytes], url: str) -> None:

@@ -1,5 +1,6 @@
 """What several kinds of tests share."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,12 @@ from control_plane import ControlPlane, Missing, find_binaries
 # On a busy machine one example may take its time; what hangs is stopped by the test's own limit.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_stray_loop() -> None:
+    """Looptime asks for the current loop before each test: without this, it makes one that nobody closes."""
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,8 @@ EVERYTHING: dict[str, Any] = {
         "insecureRegistries": ["registry.example.com:5000"],
         "backoffLimit": 2,
         "ttlAfterFinished": "90.5s",
-    }
+    },
+    "intake": {"allowedSourceHosts": ["github.com", "git.example.com", "files.example.com", "sources"]},
 }
 """Each setting that adds a field to the Job."""
 

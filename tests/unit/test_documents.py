@@ -1,7 +1,6 @@
 """The documents say what is so: snippets run, tables are compared with the code, links lead somewhere."""
 
 import ast
-import asyncio
 import hashlib
 import json
 import os
@@ -45,12 +44,6 @@ DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LOCAL = "http://localhost:8080"
 PATIENCE = 10.0
 """Seconds for what the service does behind a reader's back."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_stray_loop() -> None:
-    """Otherwise looptime makes a loop for the first test that is not async, and nobody closes it."""
-    asyncio.set_event_loop(None)
 
 
 # --- reading Markdown -------------------------------------------------------------------------------------------------

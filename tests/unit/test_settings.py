@@ -87,6 +87,26 @@ def test_all_mistakes_at_once() -> None:
     assert fields == {"cluster", "server.port", "intake.allowedSourceHosts"}
 
 
+def test_the_links_of_a_service_named_builder() -> None:
+    """Kubernetes puts them into the environment; they are nobody's mistake."""
+    links = {
+        "BUILDER_SERVICE_HOST": "10.0.0.1",
+        "BUILDER_SERVICE_PORT": "80",
+        "BUILDER_SERVICE_PORT_HTTP": "80",
+        "BUILDER_PORT": "tcp://10.0.0.1:80",
+        "BUILDER_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(links, flags=MEMORY) == load({}, flags=MEMORY)
+
+
+def test_git_credentials_only_for_hosts_that_are_named() -> None:
+    """Kaniko shows them to whatever host an event names."""
+    secret = {"kaniko": {"gitSecret": "pull"}}
+    with pytest.raises(SettingsError, match=r"kaniko\.gitSecret needs intake\.allowedSourceHosts"):
+        validate(MEMORY | secret)
+    assert validate(MEMORY | secret | {"intake": {"allowedSourceHosts": ["git.example.com"]}}).kaniko.git_secret == "pull"
+
+
 def test_an_unknown_variable() -> None:
     """A misspelt variable would silently do nothing."""
     with pytest.raises(SettingsError, match=r"BUILDER_CLUSTR: no such setting; did you mean BUILDER_CLUSTER\?"):

@@ -76,6 +76,7 @@ class KubernetesCluster:
             msg = f"the certificates for {configuration.host} cannot be used: {exc}"
             raise StartError(msg) from exc
         namespace = next((name for name in (settings.namespace, access.namespace) if name is not None), "default")
+        log.info("kubernetes", server=configuration.host, namespace=namespace)
         try:
             # Its connections, and a session of ours around them: see _complete in access.py.
             async with aiohttp.ClientSession(

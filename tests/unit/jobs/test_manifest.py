@@ -19,6 +19,7 @@ LABELS = {
     "build.notifi.network/parser-id": "parser1",
 }
 IMAGE = "registry.example.com/knative-lambdas:acme-parser1--whfe7k3pudgxyvmvmiyh"
+HOSTS = {"allowedSourceHosts": ["git.example.com"]}
 JOB: dict[str, Any] = {
     "apiVersion": "batch/v1",
     "kind": "Job",
@@ -158,7 +159,7 @@ def test_a_sources_own_dockerfile() -> None:
 def test_credentials_come_from_secrets_that_settings_name() -> None:
     """The registry's and Git's secrets are mounted where Kaniko reads them, and nowhere else."""
     kaniko = {"registry": "r.example.com", "registrySecret": "push", "gitSecret": "pull", "serviceAccount": "builds"}
-    job = build_job(building.request(), building.settings(kaniko=kaniko))
+    job = build_job(building.request(), building.settings(kaniko=kaniko, intake=HOSTS))
     pod = job["spec"]["template"]["spec"]
     items = [{"key": ".dockerconfigjson", "path": "config.json"}]
     assert pod["serviceAccountName"] == "builds"
@@ -173,7 +174,7 @@ def test_credentials_come_from_secrets_that_settings_name() -> None:
 def test_git_credentials_are_not_given_to_other_sources() -> None:
     """A build from an archive has no use for them, and a RUN could read them."""
     source = Source(SourceKind.ARCHIVE, "https://example.com/a.tar.gz")
-    settings = building.settings(kaniko={"registry": "r.example.com", "gitSecret": "pull"})
+    settings = building.settings(kaniko={"registry": "r.example.com", "gitSecret": "pull"}, intake=HOSTS)
     assert "env" not in container(build_job(building.request(source=source), settings))
 
 
