@@ -3,6 +3,8 @@
 import asyncio
 import signal
 
+import uvloop
+
 from benchmarks.children import report
 from benchmarks.door import Door
 from builder import log
@@ -28,4 +30,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    uvloop.run(serve())

@@ -1,11 +1,14 @@
 """How log lines look: an event name and fields; JSON for machines, columns for a person at a terminal."""
 
+import asyncio
 import logging
 import sys
-from typing import TextIO
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 import structlog
-from structlog.typing import Processor
+from pydantic_core import to_json
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from builder.settings import Logging
 
@@ -14,26 +17,77 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
     """Set up structlog, and send the standard library's records (aiohttp's, asyncio's) the same way."""
     out = sys.stderr if stream is None else stream
     level = getattr(logging, settings.level.upper())
-    for_people = settings.format == "console" or (settings.format == "auto" and out.isatty())
-    shared: list[Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people, key="time"),
-    ]
-    last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty(), timestamp_key="time")]
-        if for_people
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
+    if settings.format == "console" or (settings.format == "auto" and out.isatty()):
+        _configure(level, out, structlog.WriteLoggerFactory(out), _for_people(colors=out.isatty()))
+    else:
+        lines = _Lines(out)
+        _configure(level, out, lambda *_: lines, [structlog.processors.format_exc_info, _stamp])
+
+
+def _configure(level: int, out: TextIO, factory: Any, processors: list[Processor]) -> None:
     structlog.configure(
-        processors=[*shared, *last],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=factory,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
+    rendered = processors if processors[-1] is not _stamp else [*processors, lambda _, __, fields: _render(fields)]
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered]
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def _for_people(*, colors: bool) -> list[Processor]:
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="time"),
+        structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="time"),
+    ]
+
+
+def _stamp(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
+    """What comes first in a line comes first in the dict: when, how grave, what."""
+    return {"time": datetime.now(UTC), "level": level, "event": fields.pop("event"), **fields}
+
+
+def _render(fields: EventDict) -> str:
+    return to_json(fields, fallback=repr).decode()
+
+
+class _Lines:
+    """Writes the lines of one turn of the event loop at once: a system call for each line costs more than the line.
+
+    From ``error`` on a line is written before anything else happens.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._waiting: list[EventDict] = []
+
+    def info(self, **fields: Any) -> None:
+        """Write soon."""
+        self._waiting.append(fields)
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:  # no loop runs: nothing to wait for
+                self.flush()
+
+    def error(self, **fields: Any) -> None:
+        """Write now."""
+        self._waiting.append(fields)
+        self.flush()
+
+    debug = warning = info
+    critical = error
+
+    def flush(self) -> None:
+        """Write what waits."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._out.write("\n".join(map(_render, waiting)) + "\n")
+            self._out.flush()

@@ -13,8 +13,8 @@ Manifest: TypeAlias = dict[str, Any]
 """A Kubernetes object as plain JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+# A NamedTuple where one is made for each event: a frozen dataclass takes four times as long to make.
+class Event(NamedTuple):
     """A CloudEvent 1.0 whose attributes are checked and whose data is still bytes.
 
     ``time`` is aware (RFC 3339 demands an offset) or None. ``data`` is JSON text in UTF-8.
@@ -69,8 +69,7 @@ class SourceKind(StrEnum):
     BUCKET = "bucket"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where the build context comes from.
 
     ``location`` is a URL without fragment. ``ref`` is ``refs/heads/x``, ``refs/tags/x``, a full commit hash, or
@@ -88,8 +87,7 @@ class Source:
         return self.ref is not None and not self.ref.startswith("refs/")
 
 
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
+class BuildRequest(NamedTuple):
     """A build that was asked for, checked field by field. ``build_timeout`` is in seconds."""
 
     event_id: str

@@ -1,6 +1,5 @@
 """What tests build their values from: 004's example, with whatever the test cares about changed."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,24 +48,21 @@ def settings(**more: Any) -> Settings:
 
 def request(**changes: Any) -> BuildRequest:
     """A checked request."""
-    return dataclasses.replace(
-        BuildRequest(
-            event_id="e-1",
-            event_source="network.notifi.kaniko-jobs",
-            requested_at=NOON,
-            target=Target("acme", "parser1"),
-            correlation_id="c-1",
-            job_name=None,
-            priority=5,
-            build_type=BuildType.CONTAINER,
-            runtime=None,
-            source=Source(SourceKind.GIT, "https://git.example.com/acme/parser1.git"),
-            dockerfile=None,
-            build_timeout=1800,
-            environment={},
-        ),
-        **changes,
-    )
+    return BuildRequest(
+        event_id="e-1",
+        event_source="network.notifi.kaniko-jobs",
+        requested_at=NOON,
+        target=Target("acme", "parser1"),
+        correlation_id="c-1",
+        job_name=None,
+        priority=5,
+        build_type=BuildType.CONTAINER,
+        runtime=None,
+        source=Source(SourceKind.GIT, "https://git.example.com/acme/parser1.git"),
+        dockerfile=None,
+        build_timeout=1800,
+        environment={},
+    )._replace(**changes)
 
 
 def event(

@@ -27,11 +27,13 @@ class MemoryJournal:
     async def admit(self, entry: Entry) -> Receipt | None:
         """Remember the identity; None if it is known."""
         identity = entry.event.identity
-        if await self.seen(identity):
-            return None
         now = self._clock()
+        until = self._seen.get(identity)
+        if until is not None:
+            if until > now:
+                return None
+            del self._seen[identity]  # its new place is at the end
         self._seen[identity] = now + self._idempotency.ttl
-        self._seen.move_to_end(identity)
         self._forget_old(now)
         return _Receipt(self, entry.event)
 

@@ -6,6 +6,7 @@ import os
 import signal
 
 import structlog
+import uvloop
 
 from builder import log
 from builder.cli.options import Parsers, add_settings, new_parser, settings_of
@@ -33,7 +34,7 @@ def run(parsed: argparse.Namespace) -> int:
     settings = settings_of(parsed, {"server.host": parsed.host, "server.port": parsed.port})
     log.configure(settings.logging)
     try:
-        asyncio.run(_serve(settings))
+        uvloop.run(_serve(settings))
     except ExceptionGroup:  # a root task died: a bug, shown whole
         _log.critical("died", exc_info=True)
         return 1

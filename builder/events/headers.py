@@ -19,11 +19,16 @@ def decode_header(value: str) -> str:
     Raises:
         UnicodeError: the bytes are no UTF-8.
     """
-    if "%" not in value and value[:1] != '"' and value.isascii():
+    if is_plain(value):
         return value  # nearly all of them
     if _QUOTED.fullmatch(value):
         value = _ESCAPED.sub(r"\1", value[1:-1])
     return unquote_to_bytes(value).decode()
+
+
+def is_plain(value: str) -> bool:
+    """True for a header that is its attribute's text already."""
+    return "%" not in value and value[:1] != '"' and value.isascii()
 
 
 def encodable(text: str) -> str:

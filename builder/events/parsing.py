@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeAlias
 
 from builder.errors import EventRejected, Problem
 from builder.events.attributes import CORE, MAX_ATTRIBUTES, MAX_VALUE, is_name, is_traceparent, read_event
-from builder.events.headers import decode_header, encodable
+from builder.events.headers import decode_header, encodable, is_plain
 from builder.events.json_text import parse_json
 from builder.events.problems import Found, key, problems_from, quoted
 from builder.models import Event
@@ -139,7 +139,11 @@ def _read_binary(content_type: str, complaint: str | None, headers: Iterable[tup
     for header, value in headers:
         name = header.lower()
         if name[:3] == "ce-":
-            _read_header(name[3:], value, attributes, found)
+            name = name[3:]
+            if name in attributes or name == "datacontenttype" or not is_plain(value):
+                _read_header(name, value, attributes, found)
+            else:
+                attributes[name] = value
         elif name == "traceparent":
             trace = value
     if complaint is not None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from builder.errors import EventRejected
@@ -24,6 +25,7 @@ DEFAULT_PRIORITY = 5
 MAX_VARIABLES = 64
 MAX_VALUE_BYTES = 32 * 2**10
 MAX_ENVIRONMENT_BYTES = 64 * 2**10
+MAX_CACHED_URL = 512
 
 RESERVED_VARIABLES = frozenset({"RUNTIME", "BASE_IMAGE"})
 """Build arguments that the service sets itself."""
@@ -31,6 +33,7 @@ RESERVED_VARIABLES = frozenset({"RUNTIME", "BASE_IMAGE"})
 _AT = "data.parameters."
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _NOTHING = Parameters()
+_parse_source = lru_cache(maxsize=1024)(parse_source)
 
 
 def build_request(event: Event, accepted_at: datetime, build: Build, intake: Intake) -> BuildRequest:
@@ -172,7 +175,9 @@ def _source(parameters: Parameters, target: Target | None, build: Build, intake:
     if url is None:
         return None
     try:
-        source = parse_source(
+        # Targets are built again and again, and each event is read twice. What is cached must stay small.
+        parse = _parse_source if len(url) <= MAX_CACHED_URL else parse_source
+        source = parse(
             url,
             two_level_hosts=build.two_level_hosts,
             allowed_hosts=intake.allowed_source_hosts,

@@ -99,7 +99,7 @@ class BuildQueue:
 
     def _offer_slots(self) -> None:
         """Give free slots to those who wait. The slot is theirs at once, so that no newcomer gets in between."""
-        while not self.full and (waiter := _next_waiting(self._for_slot)) is not None:
+        while self._for_slot and not self.full and (waiter := _next_waiting(self._for_slot)) is not None:
             self._reserved += 1
             waiter.set_result(None)
 

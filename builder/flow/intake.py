@@ -92,7 +92,8 @@ class Intake:
             content_type = "application/json"
             rejected = Rejected(item.attributes(), content_type, item.data, exc.problems, exc.status)
             raise await self._reject(rejected) from exc
-        if await self._journal.seen(item.identity):
+        # A duplicate needs no slot, so it waits for none; where there is a slot, ``admit`` finds it out.
+        if self._queue.full and await self._journal.seen(item.identity):
             return self._duplicate(item, request)
         await self._reserve(item, patient=patient)
         return await self._take_in(item, request, accepted_at)

@@ -1,9 +1,8 @@
 """What the use cases need of the world, and nothing more. ``builder.adapters`` has the implementations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from builder.models import DeadLetter, Event, Manifest, Result
 
@@ -39,8 +38,7 @@ class Cluster(Protocol):
         """Return if the API server answers us; raise the ``ClusterError`` that says why not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An event at the door, about to be taken into custody."""
 
     event: Event

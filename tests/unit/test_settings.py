@@ -104,7 +104,9 @@ def test_git_credentials_only_for_hosts_that_are_named() -> None:
     secret = {"kaniko": {"gitSecret": "pull"}}
     with pytest.raises(SettingsError, match=r"kaniko\.gitSecret needs intake\.allowedSourceHosts"):
         validate(MEMORY | secret)
-    assert validate(MEMORY | secret | {"intake": {"allowedSourceHosts": ["git.example.com"]}}).kaniko.git_secret == "pull"
+    assert (
+        validate(MEMORY | secret | {"intake": {"allowedSourceHosts": ["git.example.com"]}}).kaniko.git_secret == "pull"
+    )
 
 
 def test_an_unknown_variable() -> None:

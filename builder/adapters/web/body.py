@@ -27,8 +27,10 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         raise _too_large(limit) from None
     except (web.RequestPayloadError, HttpProcessingError) as exc:  # by aiohttp's parser in C, and by the one in Python
         raise EventRejected([Problem("body", "is not framed as the Transfer-Encoding header says")]) from exc
-    coding = request.headers.get("Content-Encoding", "identity").lower()
-    match coding:
+    coding = request.headers.get("Content-Encoding")
+    if coding is None:
+        return body
+    match coding.lower():
         case "identity":
             return body
         case "gzip" | "x-gzip":

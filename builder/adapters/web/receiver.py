@@ -21,6 +21,8 @@ from builder.settings import Intake as IntakeSettings
 
 QUEUED = b'{"status":"queued"}'
 
+_JSON = {"Content-Type": "application/json"}
+
 
 class Receiver:
     """Hands events to the intake and says what it said."""
@@ -75,7 +77,7 @@ class Receiver:
         reply = self._settings.reply
         if reply == "empty" or (reply == "auto" and _wants_event(request)):
             return web.Response(status=202)
-        return web.Response(status=202, body=body, content_type="application/json")
+        return web.Response(status=202, body=body, headers=_JSON)
 
     async def _batch(self, request: web.Request, items: Sequence[Event | Rejected]) -> web.Response:
         errors: list[EventRejected | NotNow | None] = []
@@ -115,6 +117,8 @@ def _wants_event(request: web.Request) -> bool:
 
     A list of tokens in any case, in one header or in several (https://www.rfc-editor.org/rfc/rfc7240#section-2).
     """
+    if "Prefer" not in request.headers:
+        return False
     preferences = ",".join(request.headers.getall("Prefer", ())).lower().split(",")
     return any(preference.partition(";")[0].strip() == "reply" for preference in preferences)
 
