@@ -101,12 +101,10 @@ def test_the_links_of_a_service_named_builder() -> None:
 
 def test_git_credentials_only_for_hosts_that_are_named() -> None:
     """Kaniko shows them to whatever host an event names."""
-    secret = {"kaniko": {"gitSecret": "pull"}}
+    tree: dict[str, object] = {"cluster": "memory", "kaniko": {"gitSecret": "pull"}}
     with pytest.raises(SettingsError, match=r"kaniko\.gitSecret needs intake\.allowedSourceHosts"):
-        validate(MEMORY | secret)
-    assert (
-        validate(MEMORY | secret | {"intake": {"allowedSourceHosts": ["git.example.com"]}}).kaniko.git_secret == "pull"
-    )
+        validate(tree)
+    assert validate(tree | {"intake": {"allowedSourceHosts": ["git.example.com"]}}).kaniko.git_secret == "pull"
 
 
 def test_an_unknown_variable() -> None:
