@@ -15,7 +15,7 @@ from benchmarks.load import LoadError
 
 README = Path(__file__).with_name("README.md")
 PARTS = ("accept", "jobs", "memory", "growth")
-ROUNDS = {"accept": 9, "jobs": 5, "memory": 3, "growth": 3}
+ROUNDS = {"accept": 15, "jobs": 4, "memory": 3, "growth": 3}
 
 
 def main() -> int:

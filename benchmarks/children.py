@@ -101,3 +101,9 @@ def resident(pid: int | str = "self") -> int:
             return int(line.split()[1]) * 1024
     msg = f"process {pid} has no resident set"
     raise LookupError(msg)
+
+
+def cpu(pid: int) -> float:
+    """User and system time of a process so far, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

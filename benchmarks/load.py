@@ -8,25 +8,36 @@ import tempfile
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 from urllib.request import Request, urlopen
 
 from benchmarks import example
+from benchmarks.children import cpu
 
 PLACE = "@" * 12
 """What the script replaces by an id of the same length."""
 
+CONNECTIONS = 64
 SCRIPT = Path(__file__).with_name("distinct_ids.lua")
 _runs = count()
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One run. Latencies in milliseconds, at full load; ``generator`` is wrk's share of its core."""
+    """One run. Latencies in milliseconds, at full load; what wrk and the server had of their cores, 1.0 is all."""
 
     per_second: float
     p50: float
     p99: float
     generator: float
+    server: float
+
+
+class Target(NamedTuple):
+    """A server that is to be loaded."""
+
+    url: str
+    pid: int
 
 
 class LoadError(Exception):
@@ -41,36 +52,37 @@ def check_tools() -> None:
             raise LoadError(msg)
 
 
-def check_answer(url: str) -> None:
+def check_answer(server: Target) -> None:
     """Raise LoadError unless the server answers the example as ours does, so that all do the same work."""
-    asked = Request(url, example.body("c"), example.headers("check"), method="POST")  # noqa: S310 -- our own server
+    asked = Request(server.url, example.body("c"), example.headers("check"), method="POST")  # noqa: S310 -- our own server
     with urlopen(asked, timeout=30) as answer:  # noqa: S310 -- as above
         got = answer.status, answer.headers.get_content_type(), answer.read()
     if got != (202, "application/json", b'{"status":"queued"}'):
-        msg = f"{url} answers {got}"
+        msg = f"{server.url} answers {got}"
         raise LoadError(msg)
 
 
-def run(url: str, *, core: int, seconds: float, connections: int = 64) -> Load:
+def run(server: Target, *, core: int, seconds: int = 1) -> Load:
     """Load the server for some seconds. Raises LoadError if any answer is missing or no 2xx."""
     with tempfile.NamedTemporaryFile("w") as request:
         request.write(example.request(PLACE))
         request.flush()
         command = [
-            "taskset", "--cpu-list", str(core),
-            "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT), url, "--", request.name, f"{next(_runs):04d}",
-        ]  # fmt: skip
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            *("taskset", "--cpu-list", str(core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"),
+            *("-s", str(SCRIPT), server.url, "--", request.name, f"{next(_runs):04d}"),
+        ]
+        before = _children_cpu(), cpu(server.pid)
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        after = _children_cpu(), cpu(server.pid)
     figures = json.loads(printed.splitlines()[-1])
     if figures["errors"] or not figures["requests"]:
-        msg = f"{url}: {figures['errors']} of {figures['requests']} requests were not answered with a 2xx"
+        msg = f"{server.url}: {figures['errors']} of {figures['requests']} requests were not answered with a 2xx"
         raise LoadError(msg)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Load(
-        per_second=figures["requests"] / figures["seconds"],
-        p50=figures["p50"],
-        p99=figures["p99"],
-        generator=spent / figures["seconds"],
-    )
+    generator, served = ((end - start) / figures["seconds"] for start, end in zip(before, after, strict=True))
+    return Load(figures["requests"] / figures["seconds"], figures["p50"], figures["p99"], generator, served)
+
+
+def _children_cpu() -> float:
+    """Processor time of the children that have ended: only wrk ends between two looks."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

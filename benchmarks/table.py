@@ -3,7 +3,7 @@
 import operator
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,17 +13,19 @@ BEGIN, END = "<!-- table: written by scripts/bench --write -->", "<!-- end of ta
 HEAD = ("What", "Ours", "Peer", "min", "median", "max", "must be", "")
 LIBRARIES = ("aiohttp", "cloudevents", "fastapi", "kubernetes_asyncio", "pydantic", "uvicorn", "uvloop")
 
+_COMPARE: dict[str, Callable[[float, float], bool]] = {"≥": operator.ge, "≤": operator.le, "<": operator.lt}
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What the median has to be."""
+    """What the median has to be: ``sign`` is one of ≥, ≤ and <."""
 
     sign: str
     value: float
 
     def holds(self, figure: float) -> bool:
         """True if ``figure`` is as it should be."""
-        return {"≥": operator.ge, "≤": operator.le, "<": operator.lt}[self.sign](figure, self.value)
+        return _COMPARE[self.sign](figure, self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Row:
     what: str
     samples: Sequence[float]
     bound: Bound
-    unit: str = "×"
+    unit: str = "x"
     ours: str = ""
     peer: str = ""
 
@@ -49,8 +51,8 @@ class Row:
         return (self.what, self.ours, self.peer, *map(self._text, figures), bound, "ok" if self.holds else "**missed**")
 
     def _text(self, figure: float) -> str:
-        if self.unit == "×":
-            return f"{figure:.2f} ×"
+        if self.unit == "x":
+            return f"{figure:.2f} x"
         return f"{figure:,.0f} {self.unit}"
 
 
