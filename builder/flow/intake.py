@@ -4,6 +4,7 @@ Route, validate, deduplicate, reserve a slot, take into custody, enqueue: in thi
 slot, a duplicate is answered even when the queue is full, and a full queue refuses what nobody holds yet.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import structlog
 
-from builder.errors import Draining, EventRejected, QueueFull
+from builder.errors import Draining, EventRejected, NotSettled, QueueFull
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
@@ -19,7 +20,7 @@ from builder.flow.build_queue import BuildQueue
 from builder.flow.items import Item
 from builder.flow.ports import Entry, Journal
 from builder.flow.results import Results
-from builder.models import BuildRequest, DeadLetter, Event, RejectReason
+from builder.models import BuildRequest, DeadLetter, Event, RejectReason, Result
 from builder.settings import Settings
 from builder.stats import RefusedBecause, Stats
 
@@ -71,11 +72,13 @@ class Intake:
     async def offer(self, item: Event | Rejected, *, patient: bool = True) -> Ticket:
         """Take one event in.
 
-        ``patient`` says whether to wait for a slot (``intake.slotWait``) where the queue is full.
+        ``patient`` says whether to wait: for a slot (``intake.slotWait``) where the queue is full, and for the end of
+        an event that its sender keeps (``intake.custodyWait``).
 
         Raises:
             EventRejected: it can never be built; it is kept as a dead letter.
-            QueueFull, Draining: not now; nothing of it is kept.
+            QueueFull, Draining, StorageError: not now; nothing of it is kept.
+            NotSettled: its sender must keep it, and may send it again.
         """
         if self.closed:
             self._stats.refused[RefusedBecause.DRAINING] += 1
@@ -92,10 +95,27 @@ class Intake:
             content_type = "application/json"
             rejected = Rejected(item.attributes(), content_type, item.data, exc.problems, exc.status)
             raise await self._reject(rejected) from exc
-        if await self._journal.seen(item.identity):
-            return self._duplicate(item, request)
-        await self._reserve(item, patient=patient)
-        return await self._take_in(item, request, accepted_at)
+        # A duplicate needs no slot, so it does not wait for one; where there is a slot, ``admit`` finds it out.
+        if self._queue.full and await self._journal.seen(item.identity):
+            ticket = self._duplicate(item, request)
+        else:
+            await self._reserve(item, patient=patient)
+            ticket = await self._take_in(item, request, accepted_at)
+        if (outcome := self._journal.outcome(item.identity)) is not None:
+            await self._settled(outcome, self._settings.intake.custody_wait if patient else 0.0)
+        return ticket
+
+    async def _settled(self, outcome: asyncio.Future[Result], patience: float) -> None:
+        """Return when the event has ended well."""
+        try:
+            async with asyncio.timeout(patience):
+                result = await asyncio.shield(outcome)
+        except TimeoutError:
+            msg = "it is being worked on; keep it and send it again"
+            raise NotSettled(msg, retry_after=1.0) from None
+        if result.failure is not None:
+            msg = f"it failed: {result.failure.message}"
+            raise NotSettled(msg, retry_after=self._settings.intake.custody_wait)
 
     async def _reject(self, rejected: Rejected) -> EventRejected:
         """Keep what cannot be accepted: a broker drops an event that was answered with a 4xx."""
@@ -130,17 +150,16 @@ class Intake:
     async def _take_in(self, event: Event, request: BuildRequest, accepted_at: datetime) -> Ticket:
         receipt = None
         try:
-            receipt = await self._journal.admit(Entry(event, accepted_at))
+            receipt = await self._journal.admit(Entry(event, accepted_at, request.priority))
         finally:
             if receipt is None:
                 self._queue.release()
         if receipt is None:
             return self._duplicate(event, request)
-        flow = flow_of(event)
-        item = Item.of(event, request, receipt, accepted_at, self._clock(), flow)
+        item = Item.of(event, request, receipt, accepted_at, self._clock(), flow_of(event))
         self._results.begin(item)
         self._queue.put(item)
-        self._stats.accepted[flow] += 1
+        self._stats.accepted[item.flow] += 1
         log.info(
             "event_accepted",
             event_id=event.id,

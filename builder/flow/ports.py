@@ -116,6 +116,18 @@ class LetterFilter:
     replayed: bool | None = None
     before: int | None = None
 
+    def admits(self, letter: DeadLetter) -> bool:
+        """True for a letter that is wanted."""
+        return (
+            self.reason in (None, letter.reason.value)
+            and self.type in (None, letter.attributes.get("type"))
+            and self.third_party_id in (None, letter.third_party_id)
+            and (self.since is None or letter.last_at >= self.since)
+            and (self.until is None or letter.last_at < self.until)
+            and self.replayed in (None, letter.replayed_at is not None)
+            and (self.before is None or (letter.id is not None and letter.id < self.before))
+        )
+
 
 class DeadLetterBox(Protocol):
     """The dead letters, for those who look at them and send them again."""

@@ -95,7 +95,7 @@ class WorkerPool:
             step = no_longer_valid(exc)
         except Exception as exc:  # whatever it is, it must not shrink the pool
             log.exception("item_crashed", **_ids(item))
-            step = failed(FailureReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
+            step = failed(FailureReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}", exc)
         await self._finish(item, step, None if wanted is None else wanted.job)
 
     def _wanted(self, item: Item) -> Wanted:
@@ -132,6 +132,7 @@ class WorkerPool:
     async def _set_aside(self, item: Item, again: Again, job: Manifest | None) -> None:
         if again.wait is Wait.RETRY:
             self._stats.retries += 1
+        item.receipt.note(item.patience.saved(self._clock()))
         log.info("item_waits", **_ids(item), wait=again.wait.value, seconds=round(again.delay, 3), why=again.message)
         loser = self.room.enter(item, again, None if job is None else job["metadata"]["name"])
         if loser is not None:

@@ -1,1 +1,5 @@
 """The journal on disk: one SQLite file, written by one thread."""
+
+from builder.adapters.sqlite_journal.journal import SqliteJournal
+
+__all__ = ["SqliteJournal"]

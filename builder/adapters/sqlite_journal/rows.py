@@ -77,8 +77,8 @@ def result_of(document: str) -> Result:
 
 
 LETTER_COLUMNS = (
-    "identity, reason, message, problems, attributes, type, third_party_id, content_type, body, attempts, first_at, "
-    "last_at, replayed_at, bytes"
+    "identity, reason, error, message, problems, attributes, type, third_party_id, content_type, body, attempts, "
+    "first_at, last_at, replayed_at, bytes"
 )
 
 
@@ -89,6 +89,7 @@ def letter_row(letter: DeadLetter, identity: bytes) -> tuple[Any, ...]:
     return (
         identity,
         letter.reason.value,
+        letter.error,
         letter.message,
         problems,
         attributes,
@@ -117,7 +118,9 @@ def letter_of(row: Mapping[str, Any]) -> DeadLetter:
         last_at=moment(row["last_at"]),
         attempts=row["attempts"],
         problems=tuple(Problem(field, message) for field, message in json.loads(row["problems"])),
+        error=row["error"],
         third_party_id=row["third_party_id"],
+        id=row["id"],
         replayed_at=None if row["replayed_at"] is None else moment(row["replayed_at"]),
     )
 

@@ -5,7 +5,8 @@ import sqlite3
 from builder.errors import StartError
 
 MIGRATIONS = (
-    # 1: the first. An event is unfinished while it has a body; what is left of a finished one is its identity.
+    # 1: the first. Of a finished event only the identity is left, until its time is over. The counts are kept by
+    # triggers, so that nobody has to count a million rows.
     """
     CREATE TABLE events (
         seq INTEGER PRIMARY KEY,
@@ -21,9 +22,9 @@ MIGRATIONS = (
     CREATE INDEX events_seen ON events (seen_until) WHERE seen_until IS NOT NULL;
     CREATE TABLE dead_letters (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        identity BLOB UNIQUE,
+        identity BLOB NOT NULL UNIQUE,
         reason TEXT NOT NULL,
-        error TEXT,
+        error TEXT NOT NULL,
         message TEXT NOT NULL,
         problems TEXT NOT NULL,
         attributes TEXT NOT NULL,
@@ -43,6 +44,25 @@ MIGRATIONS = (
         document TEXT NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX results_until ON results (until);
+    CREATE TABLE counts (
+        seen INTEGER NOT NULL,
+        letters INTEGER NOT NULL,
+        letter_bytes INTEGER NOT NULL,
+        evicted INTEGER NOT NULL
+    );
+    INSERT INTO counts VALUES (0, 0, 0, 0);
+    CREATE TRIGGER event_finished AFTER UPDATE OF seen_until ON events BEGIN
+        UPDATE counts SET seen = seen + (NEW.seen_until IS NOT NULL) - (OLD.seen_until IS NOT NULL);
+    END;
+    CREATE TRIGGER event_forgotten AFTER DELETE ON events WHEN OLD.seen_until IS NOT NULL BEGIN
+        UPDATE counts SET seen = seen - 1;
+    END;
+    CREATE TRIGGER letter_kept AFTER INSERT ON dead_letters BEGIN
+        UPDATE counts SET letters = letters + 1, letter_bytes = letter_bytes + NEW.bytes;
+    END;
+    CREATE TRIGGER letter_gone AFTER DELETE ON dead_letters BEGIN
+        UPDATE counts SET letters = letters - 1, letter_bytes = letter_bytes - OLD.bytes;
+    END;
     """,
 )
 VERSION = len(MIGRATIONS)
