@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from builder import failpoints
 from builder.adapters.memory_cluster import MemoryCluster
 from builder.adapters.memory_journal import MemoryJournal
-from builder.adapters.sqlite_journal import SqliteJournal
+from builder.adapters.sqlite_journal import SqliteJournal, journal_path
 from builder.adapters.web.dead_letter_routes import DeadLetterRoutes
 from builder.adapters.web.receiver import Receiver
 from builder.adapters.web.server import listening
@@ -98,14 +98,6 @@ async def open_journal(settings: Settings, environ: Mapping[str, str]) -> AsyncI
             keeper.cancel()
 
 
-def journal_path(settings: Settings, environ: Mapping[str, str]) -> Path:
-    """``journal.path``, else in the user's state folder (https://specifications.freedesktop.org/basedir-spec)."""
-    if settings.journal.path is not None:
-        return Path(settings.journal.path)
-    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "knative-lambda-builder" / "journal.sqlite3"
-
-
 @asynccontextmanager
 async def open_cluster(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Cluster]:
     """The cluster that the settings name."""
@@ -129,6 +121,7 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: asyncio.Ev
         StartError: the surroundings do not allow a start.
         ExceptionGroup: a root task died of a bug; the service cannot go on.
     """
+    failpoints.arm(environ)
     async with AsyncExitStack() as stack:
         # Closed in reverse: the journal outlives whatever may still settle something.
         cluster = await stack.enter_async_context(open_cluster(settings, environ))

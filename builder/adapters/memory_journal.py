@@ -61,6 +61,10 @@ class MemoryJournal:
             _, oldest = self._letters.popitem(last=False)
             self._bytes -= _size(oldest)
 
+    async def count(self) -> int:
+        """See ``DeadLetterBox``."""
+        return len(self._letters)
+
     async def letters(self, wanted: LetterFilter, limit: int) -> Sequence[DeadLetter]:
         """See ``DeadLetterBox``."""
         return [letter for letter in reversed(self._letters.values()) if wanted.admits(letter)][:limit]

@@ -29,7 +29,8 @@ log = structlog.get_logger(__name__)
 class Sleep(Protocol):
     """``asyncio.sleep``."""
 
-    async def __call__(self, delay: float) -> None: ...
+    async def __call__(self, delay: float) -> None:
+        """Wait ``delay`` seconds."""
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from builder.errors import AlreadyExists, Conflict, QuotaExceeded
+from builder.failpoints import Failpoint, reach
 from builder.flow.items import Done
 from builder.flow.ports import Cluster
 from builder.jobs import labels
@@ -37,8 +38,10 @@ async def ensure_job(
     """One try. Raises the ``ClusterError`` of whatever Kubernetes refused."""
     name: str = wanted.job["metadata"]["name"]
     for _ in range(ROUNDS):
+        reach(Failpoint.BEFORE_CREATE)
         try:
             await cluster.create(wanted.job)
+            reach(Failpoint.AFTER_CREATE)
         except AlreadyExists:
             existing = await cluster.get(name)
         except QuotaExceeded:
@@ -88,6 +91,7 @@ async def _act(cluster: Cluster, name: str, existing: Manifest, decision: Decisi
 async def _delete(cluster: Cluster, name: str, existing: Manifest, *, foreground: bool) -> None:
     try:
         await cluster.delete(name, existing["metadata"]["uid"], foreground=foreground)
+        reach(Failpoint.AFTER_DELETE)
     except Conflict:
         return  # somebody was faster: the next round reads what is there now
 

@@ -16,6 +16,7 @@ from builder.errors import Draining, EventRejected, NotSettled, QueueFull
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
+from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
 from builder.flow.items import Item
 from builder.flow.ports import Entry, Journal
@@ -101,7 +102,8 @@ class Intake:
         else:
             await self._reserve(item, patient=patient)
             ticket = await self._take_in(item, request, accepted_at)
-        if (outcome := self._journal.outcome(item.identity)) is not None:
+        outcome = self._journal.outcome(item.identity)
+        if outcome is not None and self._settings.custody == "sender":
             await self._settled(outcome, self._settings.intake.custody_wait if patient else 0.0)
         return ticket
 
@@ -149,6 +151,7 @@ class Intake:
 
     async def _take_in(self, event: Event, request: BuildRequest, accepted_at: datetime) -> Ticket:
         receipt = None
+        reach(Failpoint.SLOT_RESERVED)
         try:
             receipt = await self._journal.admit(Entry(event, accepted_at, request.priority))
         finally:
@@ -156,9 +159,11 @@ class Intake:
                 self._queue.release()
         if receipt is None:
             return self._duplicate(event, request)
+        reach(Failpoint.ADMITTED)
         item = Item.of(event, request, receipt, accepted_at, self._clock(), flow_of(event))
         self._results.begin(item)
         self._queue.put(item)
+        reach(Failpoint.ENQUEUED)
         self._stats.accepted[item.flow] += 1
         log.info(
             "event_accepted",

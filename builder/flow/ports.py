@@ -92,7 +92,7 @@ class Journal(Protocol):
         """
 
     def outcome(self, identity: bytes) -> "asyncio.Future[Result] | None":
-        """The end of an event whose sender keeps it until then; None if it need not wait, for it is held here."""
+        """The end of an event that is under way and that only its sender could send again; None of any other."""
 
     def unfinished(self) -> AsyncIterator[Unfinished]:
         """What an earlier process left, by priority and age."""
@@ -131,6 +131,9 @@ class LetterFilter:
 
 class DeadLetterBox(Protocol):
     """The dead letters, for those who look at them and send them again."""
+
+    async def count(self) -> int:
+        """How many there are, replayed ones included."""
 
     async def letters(self, wanted: LetterFilter, limit: int) -> Sequence[DeadLetter]:
         """At most ``limit`` letters, the newest first."""

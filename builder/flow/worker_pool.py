@@ -10,6 +10,7 @@ import structlog
 
 from builder.errors import ClusterError, EventRejected
 from builder.events.request import build_request
+from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
 from builder.flow.ensure_job import Blocked, ensure_job
 from builder.flow.items import Again, Done, Item, Wait
@@ -64,6 +65,7 @@ class WorkerPool:
             await self._outage.over()
             item = await self._queue.take()
             self.busy[number] = item
+            reach(Failpoint.TAKEN)
             await self._handle(item)
             self.busy[number] = None
             self._changed.set()
@@ -134,13 +136,16 @@ class WorkerPool:
             self._stats.retries += 1
         item.receipt.note(item.patience.saved(self._clock()))
         log.info("item_waits", **_ids(item), wait=again.wait.value, seconds=round(again.delay, 3), why=again.message)
+        reach(Failpoint.SET_ASIDE)
         loser = self.room.enter(item, again, None if job is None else job["metadata"]["name"])
         if loser is not None:
             await self._finish(loser, Done(Outcome.SUPERSEDED), job)
 
     async def _settle(self, item: Item, done: Done, job: Manifest | None) -> None:
         result = item.result(done, self._now(), None if job is None else job["metadata"]["name"])
+        reach(Failpoint.BEFORE_SETTLE)
         await item.receipt.settle(result)
+        reach(Failpoint.SETTLED)
         self._results.finish(item, result)
         self._count(item, done)
         fields = {} if done.failure is None else {"reason": done.failure.reason.value, "error": done.failure.message}

@@ -4,7 +4,7 @@ import fcntl
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +14,19 @@ import structlog
 from builder.adapters.sqlite_journal.schema import migrate
 from builder.adapters.sqlite_journal.writer import is_storage_trouble
 from builder.errors import StartError
+from builder.settings import Settings
 
 TABLES = ("events", "dead_letters", "results")
 
 log = structlog.get_logger(__name__)
+
+
+def journal_path(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """``journal.path``, else in the user's state folder (https://specifications.freedesktop.org/basedir-spec)."""
+    if settings.journal.path is not None:
+        return Path(settings.journal.path)
+    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "knative-lambda-builder" / "journal.sqlite3"
 
 
 @contextmanager

@@ -109,6 +109,10 @@ class SqliteJournal:
         """See ``Journal``."""
         await self._do(partial(letters.keep, letter, letters.of_rejected(letter), self._settings.dead_letters))
 
+    async def count(self) -> int:
+        """See ``DeadLetterBox``."""
+        return await self._do(letters.count)
+
     async def letters(self, wanted: LetterFilter, limit: int) -> Sequence[DeadLetter]:
         """See ``DeadLetterBox``."""
         return await self._do(partial(letters.find, wanted, limit))
@@ -255,7 +259,7 @@ def _sweep(now: float, settings: Settings, connection: sqlite3.Connection, *, pr
     if too_many > finished:
         finished += connection.execute(
             f"DELETE FROM events WHERE seq IN ({over})", (1e18, too_many - finished)
-        ).rowcount  # noqa: S608
+        ).rowcount
     old = "SELECT correlation_id FROM results WHERE until <= ? ORDER BY until LIMIT ?"
     results = connection.execute(f"DELETE FROM results WHERE correlation_id IN ({old})", (now, STEP)).rowcount  # noqa: S608
     aged = letters.expire(now - settings.dead_letters.max_age, STEP, connection)

@@ -13,7 +13,8 @@ from builder.settings import DeadLetters
 _KEEP = f"""
 INSERT INTO dead_letters ({LETTER_COLUMNS}) VALUES ({", ".join("?" * len(LETTER_COLUMNS.split(", ")))})
 ON CONFLICT (identity) DO UPDATE SET reason = excluded.reason, error = excluded.error, message = excluded.message,
-    problems = excluded.problems, attempts = attempts + excluded.attempts, last_at = excluded.last_at, replayed_at = NULL
+    problems = excluded.problems, attempts = attempts + excluded.attempts, last_at = excluded.last_at,
+    replayed_at = NULL
 """  # noqa: S608 -- our own column names
 
 
@@ -39,6 +40,12 @@ def keep(letter: DeadLetter, key: bytes, bounds: DeadLetters, connection: sqlite
             return
         connection.execute("DELETE FROM dead_letters WHERE id = (SELECT min(id) FROM dead_letters)")
         connection.execute("UPDATE counts SET evicted = evicted + 1")
+
+
+def count(connection: sqlite3.Connection) -> int:
+    """See ``DeadLetterBox.count``."""
+    (letters,) = connection.execute("SELECT letters FROM counts").fetchone()
+    return int(letters)
 
 
 def find(wanted: LetterFilter, limit: int, connection: sqlite3.Connection) -> list[DeadLetter]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from builder.errors import StorageError
+from builder.failpoints import Failpoint, reach
 
 T = TypeVar("T")
 
@@ -91,7 +92,9 @@ def _commit(connection: sqlite3.Connection, group: list[_Operation[Any]]) -> lis
     try:
         connection.execute("BEGIN IMMEDIATE")
         answers: list[_Answer] = [(operation, operation.work(connection), None) for operation in group]
+        reach(Failpoint.BEFORE_COMMIT)
         connection.execute("COMMIT")
+        reach(Failpoint.AFTER_COMMIT)
     except BaseException as exc:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -1,23 +1,17 @@
 """Dead letters over HTTP: reading is open inside the cluster, replaying and discarding is not."""
 
 import hmac
-import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from ipaddress import ip_address
-from typing import Any
 
 from aiohttp import web
 
-from builder.adapters.web.answers import errors_of, json_answer, not_now, problem, rejected
-from builder.errors import EventRejected, NotNow, Problem
+from builder.adapters.web.answers import json_answer, not_now, problem, rejected
+from builder.errors import EventRejected, NotNow
 from builder.flow.dead_letters import DeadLetterOffice
-from builder.flow.ports import LetterFilter
+from builder.flow.letter_document import document, read_query
 from builder.models import DeadLetter
 from builder.settings import Admin
-
-MASK = "***"
-_PAGE = 100
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -43,22 +37,20 @@ class DeadLetterRoutes:
     async def find(self, request: web.Request) -> web.Response:
         """A page of letters, the newest first; ``next`` is the query of the page after it."""
         try:
-            wanted, limit = _query(request)
+            wanted, limit = read_query(request.query)
         except EventRejected as exc:
             return rejected(exc)
         letters = await self._office.box.letters(wanted, limit)
         following = letters[-1].id if len(letters) == limit else None
-        return json_answer({"items": [_summary(letter) for letter in letters], "next_before": following})
+        count = await self._office.box.count()
+        return json_answer({"count": count, "items": [document(letter) for letter in letters], "next_before": following})
 
     async def show(self, request: web.Request) -> web.Response:
         """One letter, with its data where ``?body=true`` asks for it; the values of ``environment`` stay hidden."""
         letter = await self._letter(request)
         if letter is None:
             return _unknown(request)
-        document = _summary(letter)
-        if request.query.get("body") == "true":
-            document["data"] = masked(letter.body)
-        return json_answer(document)
+        return json_answer(document(letter, with_data=request.query.get("body") == "true"))
 
     async def replay(self, request: web.Request) -> web.Response:
         """Send one again."""
@@ -76,7 +68,7 @@ class DeadLetterRoutes:
     async def replay_many(self, request: web.Request) -> web.Response:
         """Send again what the filter wants, the oldest first, at most ``limit`` in one request."""
         try:
-            wanted, limit = _query(request)
+            wanted, limit = read_query(request.query)
         except EventRejected as exc:
             return rejected(exc)
         report = await self._office.replay_many(wanted, limit)
@@ -106,22 +98,6 @@ class DeadLetterRoutes:
         return guarded
 
 
-def masked(body: bytes) -> Any:
-    """The data as JSON without the values of any ``environment``; only its size where it is no JSON."""
-    try:
-        return _hidden(json.loads(body), within=False)
-    except (ValueError, RecursionError):
-        return f"{len(body)} bytes that are no JSON"
-
-
-def _hidden(value: Any, *, within: bool) -> Any:
-    if isinstance(value, dict):
-        return {name: _hidden(member, within=within or name == "environment") for name, member in value.items()}
-    if isinstance(value, list):
-        return [_hidden(member, within=within) for member in value]
-    return MASK if within else value
-
-
 def _from_loopback(request: web.Request) -> bool:
     # Behind a proxy on the same host everybody would look like loopback: a Forwarded header gives that away.
     if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers or request.remote is None:
@@ -129,58 +105,5 @@ def _from_loopback(request: web.Request) -> bool:
     return ip_address(request.remote.partition("%")[0]).is_loopback
 
 
-def _query(request: web.Request) -> tuple[LetterFilter, int]:
-    """The filter and the page's size from the query.
-
-    Raises:
-        EventRejected: names each parameter that is wrong.
-    """
-    query = request.query
-    problems = [Problem(name, "is no parameter here") for name in query if name not in _PARAMETERS]
-    times: dict[str, datetime] = {}
-    for name in ("since", "until"):
-        if (text := query.get(name)) is not None:
-            try:
-                times[name] = datetime.fromisoformat(text.replace(" ", "+"))
-            except ValueError:
-                problems.append(Problem(name, "must be a time such as 2024-01-01T00:00:00Z"))
-    numbers = {name: query[name] for name in ("limit", "before") if name in query}
-    problems += [Problem(name, "must be a whole number") for name, text in numbers.items() if not text.isdecimal()]
-    if problems:
-        raise EventRejected(problems)
-    limit = min(_PAGE, max(1, int(numbers.get("limit", _PAGE))))
-    wanted = LetterFilter(
-        reason=query.get("reason"),
-        type=query.get("type"),
-        third_party_id=query.get("third_party_id"),
-        since=times.get("since"),
-        until=times.get("until"),
-        replayed=None if "replayed" not in query else query["replayed"] == "true",
-        before=int(numbers["before"]) if "before" in numbers else None,
-    )
-    return wanted, limit
-
-
-_PARAMETERS = frozenset({"reason", "type", "third_party_id", "since", "until", "replayed", "limit", "before"})
-
-
 def _unknown(request: web.Request) -> web.Response:
     return problem(404, f"there is no dead letter {request.match_info['id']} (any more)")
-
-
-def _summary(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": letter.id,
-        "reason": letter.reason.value,
-        "error": letter.error or None,
-        "message": letter.message,
-        "errors": errors_of(letter.problems),
-        "event": dict(letter.attributes),
-        "third_party_id": letter.third_party_id,
-        "attempts": letter.attempts,
-        "first_at": letter.first_at.isoformat(),
-        "last_at": letter.last_at.isoformat(),
-        "replayed_at": None if letter.replayed_at is None else letter.replayed_at.isoformat(),
-        "content_type": letter.content_type,
-        "body_bytes": len(letter.body),
-    }

@@ -15,6 +15,7 @@ from builder.adapters.web.body import read_body
 from builder.errors import EventRejected, NotNow, QueueFull
 from builder.events.headers import encodable
 from builder.events.parsing import Mode, Rejected, parse_http
+from builder.failpoints import Failpoint, reach
 from builder.flow.intake import Intake
 from builder.models import Event
 from builder.settings import Intake as IntakeSettings
@@ -41,6 +42,7 @@ class Receiver:
             body = await read_body(request, self._settings.max_body_size)
         except EventRejected as exc:
             return await self._unread(request, content_type, exc)
+        reach(Failpoint.BODY_READ)
         mode, items = parse_http(content_type, request.headers.items(), body)
         return await (self._batch(request, items) if mode is Mode.BATCH else self._one(request, items[0]))
 

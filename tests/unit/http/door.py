@@ -16,6 +16,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from builder.adapters.memory_cluster import MemoryCluster
+from builder.adapters.memory_journal import MemoryJournal
 from builder.app import Parts, assemble
 from builder.models import Event
 from builder.settings import Settings
@@ -240,7 +241,9 @@ async def serving(make_cluster: type[MemoryCluster] = MemoryCluster, **settings:
     """The service on a free port of loopback; ``settings`` are top-level keys in the file's spelling."""
     known: Settings = building.settings(**{"server": {"host": "127.0.0.1", "port": 0}, **settings})
     async with make_cluster(known.memory) as cluster:
-        parts = assemble(known, cluster)
+        loop = asyncio.get_running_loop()
+        journal = MemoryJournal(known.idempotency, known.dead_letters, loop.time)
+        parts = assemble(known, cluster, journal)
         async with parts.listening() as url, _client(url) as client:
             yield Door(parts, cluster, client)
 
