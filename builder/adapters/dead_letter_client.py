@@ -24,28 +24,34 @@ class DeadLetterClient:
     @asynccontextmanager
     async def open(cls, url: str, token: str | None) -> AsyncIterator["DeadLetterClient"]:
         """A client of the service at ``url``; ``token`` is that of ``admin.token``."""
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        # Replaying is rate-limited: a hundred letters take ten seconds by default.
-        async with httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=httpx.Timeout(120.0, connect=3.0)
-        ) as client:
+        headers = {b"Authorization": f"Bearer {token}".encode()} if token else {}
+        # Replaying is rate-limited, and may wait for slots: a hundred letters take their time.
+        timeout = httpx.Timeout(600.0, connect=3.0)
+        try:
+            client = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout)
+        except (httpx.InvalidURL, ValueError) as exc:
+            msg = f"{url!r} is no URL: {exc}"
+            raise StartError(msg) from exc
+        async with client:
             yield cls(client)
 
     async def find(self, query: Mapping[str, str]) -> dict[str, Any]:
         """A page: ``items`` and ``next_before``."""
-        return self._document(await self._call("GET", _PATH, query))
+        return self._document(await self._call("GET", _PATH, query), "items")
 
     async def show(self, letter_id: int, *, with_data: bool) -> dict[str, Any]:
         """One letter."""
-        return self._document(await self._call("GET", f"{_PATH}/{letter_id}", {"body": "true"} if with_data else {}))
+        return self._document(
+            await self._call("GET", f"{_PATH}/{letter_id}", {"body": "true"} if with_data else {}), "event"
+        )
 
     async def replay(self, letter_id: int) -> None:
         """Send one again."""
         await self._call("POST", f"{_PATH}/{letter_id}/replay", {})
 
     async def replay_many(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """Send a page of them again: ``queued`` and ``rejected``."""
-        return self._document(await self._call("POST", f"{_PATH}/replay", query))
+        """Send a page of them again: ``queued``, ``rejected``, ``stopped`` and ``until``."""
+        return self._document(await self._call("POST", f"{_PATH}/replay", query), "queued")
 
     async def discard(self, letter_id: int) -> None:
         """Forget one."""
@@ -53,8 +59,8 @@ class DeadLetterClient:
 
     async def _call(self, method: str, path: str, query: Mapping[str, str]) -> httpx.Response:
         try:
-            response = await self._client.request(method, path, params=query)
-        except httpx.TransportError as exc:
+            response = await self._client.request(method, path, params=dict(query))
+        except httpx.RequestError as exc:
             msg = f"no answer from {self._client.base_url}: {str(exc) or type(exc).__name__}"
             raise StartError(msg) from exc
         if response.is_success:
@@ -66,9 +72,13 @@ class DeadLetterClient:
         msg = f"{response.status_code}: {words}"
         raise StartError(msg)
 
-    def _document(self, response: httpx.Response) -> dict[str, Any]:
-        document = response.json()
-        if not isinstance(document, dict):
+    def _document(self, response: httpx.Response, wanted: str) -> dict[str, Any]:
+        """The JSON object of an answer, which has the member ``wanted``."""
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict) or wanted not in document:
             msg = f"{self._client.base_url} is no builder: it answered {response.text[:100]!r}"
             raise StartError(msg)
         return document

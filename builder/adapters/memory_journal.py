@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from builder.flow.ports import Entry, LetterFilter, Receipt, Unfinished
-from builder.models import DeadLetter, Event, Outcome, Result
+from builder.models import DeadLetter, Event, FailureReason, Outcome, Result
 from builder.settings import DeadLetters, Idempotency
 
 
@@ -54,8 +54,13 @@ class MemoryJournal:
 
     async def park(self, letter: DeadLetter) -> None:
         """See ``Journal``. The oldest letters make room."""
-        self._letters[self._next_letter] = dataclasses.replace(letter, id=self._next_letter)
+        self._keep(dataclasses.replace(letter, id=self._next_letter), self._next_letter)
         self._next_letter += 1
+
+    def _keep(self, letter: DeadLetter, letter_id: int) -> None:
+        if letter_id in self._letters:
+            self._bytes -= _size(self._letters[letter_id])
+        self._letters[letter_id] = letter
         self._bytes += _size(letter)
         while len(self._letters) > self._bounds.max_count or self._bytes > self._bounds.max_bytes:
             _, oldest = self._letters.popitem(last=False)
@@ -91,7 +96,7 @@ class MemoryJournal:
     async def end(self, event: Event, result: Result) -> None:
         """See ``Receipt.settle``."""
         if result.failure is not None:
-            await self.park(DeadLetter.of_failure(event, result, result.failure))
+            await self._park_failure(event, DeadLetter.of_failure(event, result, result.failure))
         if result.outcome is not Outcome.FAILED:
             now = self._clock()
             self._seen[event.identity] = now + self._idempotency.ttl
@@ -100,6 +105,18 @@ class MemoryJournal:
         running = self._running.pop(event.identity)
         if not running.done():
             running.set_result(result)
+
+    async def _park_failure(self, event: Event, letter: DeadLetter) -> None:
+        """One event has one letter, however often its sender tries."""
+        for letter_id, known in reversed(self._letters.items()):
+            same = (known.attributes.get("source"), known.attributes.get("id")) == (event.source, event.id)
+            if same and isinstance(known.reason, FailureReason):
+                attempts = known.attempts + letter.attempts
+                self._keep(
+                    dataclasses.replace(letter, id=letter_id, first_at=known.first_at, attempts=attempts), letter_id
+                )
+                return
+        await self.park(letter)
 
     def _hold(self, event: Event) -> Receipt:
         self._running[event.identity] = asyncio.get_running_loop().create_future()

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 
+from builder import log
 from builder.cli.options import Parsers, add_output, new_parser
+from builder.settings import Logging
 
 EXAMPLE = "knative-lambda-builder dead-letters list --reason forbidden"
 
@@ -26,11 +28,11 @@ def add_parser(commands: Parsers) -> None:
     replay.add_argument("--all", action="store_true", help="all that the filters want, the oldest first")
     _add_filters(replay)
     discard = new_parser(parts, "discard", "Forget a dead letter.", "knative-lambda-builder dead-letters discard 7")
-    show.add_argument("id", type=int, metavar="ID")
-    discard.add_argument("id", type=int, metavar="ID")
-    replay.add_argument("id", type=int, nargs="?", metavar="ID")
+    show.add_argument("id", type=_id, metavar="ID")
+    discard.add_argument("id", type=_id, metavar="ID")
+    replay.add_argument("id", type=_id, nargs="?", metavar="ID")
     for part in (find, show, replay, discard):
-        part.add_argument("--url", help="the running service (default: http://localhost:8080, else its journal's file)")
+        part.add_argument("--url", help="the running service (default: the one on this host, else its journal's file)")
         part.add_argument("--config", metavar="FILE", help="the YAML file of settings (else BUILDER_CONFIG)")
         add_output(part, "text", "json")
     parser.set_defaults(run=run)
@@ -40,7 +42,15 @@ def run(parsed: argparse.Namespace) -> int:
     """1 if it did not work."""
     from builder.cli.letter_commands import execute  # noqa: PLC0415 -- the service must not pay for an HTTP client
 
+    log.configure(Logging(level="warning"))  # what is printed on stdout is the command's answer and nothing else
     return asyncio.run(execute(parsed))
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:19]) < 10**18):
+        msg = "must be the number of a dead letter, as the list shows it"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import TypeAlias
 
 import structlog
 
-from builder.errors import EventRejected, NotNow
-from builder.events.parsing import Rejected, parse_http
+from builder.errors import EventRejected, NotNow, Problem
+from builder.events.job_start import JobStart, read_job_start
+from builder.events.parsing import Mode, Rejected, parse_http
 from builder.events.request import build_request
 from builder.events.routing import flow_of, route
 from builder.flow.build_queue import BuildQueue
@@ -23,21 +24,26 @@ from builder.settings import Settings
 REPLAYED = "replayed"
 """The extension attribute that marks an event as sent again."""
 
+_PAGE = 100
+_MAY_BE_MENDED = ("", "Content-Type", "body", "data", "type")
+"""What we judge by our settings and our tables. What an attribute may be, the specification says."""
+
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]
+"""``asyncio.sleep``."""
+
 log = structlog.get_logger(__name__)
-
-
-class Sleep(Protocol):
-    """``asyncio.sleep``."""
-
-    async def __call__(self, delay: float) -> None:
-        """Wait ``delay`` seconds."""
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of many letters: how many were queued, and by id why others were not."""
+    """What became of many letters: how many were queued, by id why others were not, and why it ended early if so.
 
+    Whoever goes on asks with the same ``until``: a letter that was replayed and failed once more is then left alone.
+    """
+
+    until: datetime
     queued: int = 0
+    stopped: str | None = None
     rejected: dict[int, str] = field(default_factory=dict)
 
 
@@ -86,33 +92,67 @@ class DeadLetterOffice:
         log.info("event_replayed", event_id=event.id, event_source=event.source, dead_letter=letter.id)
 
     async def replay_many(self, wanted: LetterFilter, limit: int, sleep: Sleep = asyncio.sleep) -> Replayed:
-        """Replay at most ``limit`` letters, the oldest first, at ``deadLetters.replayRate``.
+        """Queue at most ``limit`` letters, the oldest first, at ``deadLetters.replayRate``.
 
         A letter that is still wrong does not hold up those behind it; a full queue ends it early.
+
+        Raises:
+            StorageError: the letters cannot be read.
         """
-        report = Replayed()
-        letters = await self.box.letters(
-            dataclasses.replace(wanted, replayed=False), self._settings.dead_letters.max_count
-        )
-        for letter in letters[::-1][:limit]:
+        until = self._now() if wanted.until is None else wanted.until
+        report = Replayed(until)
+        if wanted.replayed:
+            return report
+        for letter_id in await self._oldest_first(dataclasses.replace(wanted, replayed=False, until=until)):
+            letter = await self.box.letter(letter_id)
+            if letter is None or letter.replayed_at is not None:
+                continue
             try:
                 await self.replay(letter)
-                report.queued += 1
             except EventRejected as exc:
-                report.rejected[letter.id or 0] = str(exc)
-            except NotNow:
+                report.rejected[letter_id] = str(exc)
+                continue
+            except NotNow as exc:
+                report.stopped = str(exc)
+                break
+            report.queued += 1
+            if report.queued == limit:
                 break
             await sleep(1 / self._settings.dead_letters.replay_rate)
         return report
 
+    async def _oldest_first(self, wanted: LetterFilter) -> list[int]:
+        """Only their ids, and page by page: all together may be larger than what we should hold at once."""
+        ids: list[int] = []
+        while page := await self.box.letters(wanted, _PAGE):
+            ids += [letter.id for letter in page if letter.id is not None]
+            wanted = dataclasses.replace(wanted, before=ids[-1])
+        return ids[::-1]
+
     def _event_of(self, letter: DeadLetter) -> Event:
         """The letter's event, read as it was at the door."""
-        headers = [(f"ce-{name}", _as_header(value)) for name, value in letter.attributes.items()]
-        (item, *_) = parse_http(letter.content_type, headers, letter.body).items
+        headers = [(f"ce-{name}", _as_header(value)) for name, value in letter.attributes.items() if name != REPLAYED]
+        mode, (item, *_) = parse_http(letter.content_type, headers, letter.body)
         if isinstance(item, Rejected):
             raise EventRejected(item.problems, item.status)
+        lost = [problem for problem in letter.problems if not letter.body or _is_lost(problem)]
+        if lost and mode is Mode.BINARY:
+            raise EventRejected(lost)
         route(item)
         return dataclasses.replace(item, extensions={**item.extensions, REPLAYED: "true"})
+
+
+def legible(data: bytes) -> JobStart:
+    """What can be read of data that is wrong, or may be."""
+    try:
+        return read_job_start(data, {})
+    except EventRejected:
+        return JobStart()
+
+
+def _is_lost(problem: Problem) -> bool:
+    """True if it is about an attribute of binary mode, of which a letter keeps only what was right."""
+    return problem.field not in _MAY_BE_MENDED and not problem.field.startswith("data.")
 
 
 def _as_header(value: str) -> str:

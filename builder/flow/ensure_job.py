@@ -15,6 +15,8 @@ from builder.models import Decision, Failure, FailureReason, Manifest, Outcome
 ROUNDS = 4
 """How often the world may change under our eyes in one go before the item steps aside."""
 
+_REPLACING = {Decision.REPLACE_FINISHED, Decision.REPLACE_ACTIVE}
+
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
@@ -34,8 +36,13 @@ async def ensure_job(
     wanted: Wanted,
     on_active_build: Literal["wait", "replace"],
     on_decision: Callable[[Decision], None],
+    is_unsettled: Callable[[Manifest], bool] = lambda _: False,
 ) -> Done | Blocked:
-    """One try. Raises the ``ClusterError`` of whatever Kubernetes refused."""
+    """One try. Raises the ``ClusterError`` of whatever Kubernetes refused.
+
+    ``is_unsettled`` says of a Job whether its event has not come to its end: after a crash that event must find its
+    Job there, or it would be built once more. Until then nobody replaces it.
+    """
     name: str = wanted.job["metadata"]["name"]
     for _ in range(ROUNDS):
         reach(Failpoint.BEFORE_CREATE)
@@ -55,6 +62,8 @@ async def ensure_job(
         on_decision(decision)
         if existing is None:
             continue
+        if decision in _REPLACING and is_unsettled(existing):
+            return _blocked(name, existing, deleting=False, verb="waits for its own event to find it")
         step = await _act(cluster, name, existing, decision)
         if step is not None:
             return step
@@ -96,7 +105,8 @@ async def _delete(cluster: Cluster, name: str, existing: Manifest, *, foreground
         return  # somebody was faster: the next round reads what is there now
 
 
-def _blocked(name: str, existing: Manifest, *, deleting: bool) -> Blocked:
+def _blocked(name: str, existing: Manifest, *, deleting: bool, verb: str | None = None) -> Blocked:
     deadline = existing["spec"].get("activeDeadlineSeconds", 3600)
-    verb = "is being deleted" if deleting else "is still building"
+    if verb is None:
+        verb = "is being deleted" if deleting else "is still building"
     return Blocked(existing["metadata"]["uid"], deleting, deadline + 60.0, f"Job {name} {verb}")

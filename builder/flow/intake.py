@@ -18,6 +18,7 @@ from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
 from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
+from builder.flow.dead_letters import legible
 from builder.flow.items import Item
 from builder.flow.ports import Entry, Journal
 from builder.flow.results import Results
@@ -38,10 +39,14 @@ class Accepted(StrEnum):
 
 
 class Ticket(NamedTuple):
-    """Our answer for an event, and the id by which its way can be followed."""
+    """Our answer for an event, and the id by which its way can be followed.
+
+    ``end`` is there where the event's sender keeps it: the answer counts only once the event has ended well.
+    """
 
     status: Accepted
     correlation_id: str
+    end: "asyncio.Future[Result] | None" = None
 
 
 class Intake:
@@ -70,16 +75,18 @@ class Intake:
         """Take nothing more; what is in stays in."""
         self.closed = True
 
-    async def offer(self, item: Event | Rejected, *, patient: bool = True) -> Ticket:
-        """Take one event in.
+    async def offer(self, item: Event | Rejected) -> Ticket:
+        """Take one event in, and see it to its end where its sender keeps it. Raises what the two steps raise."""
+        ticket = await self.take(item)
+        await self.settled(ticket)
+        return ticket
 
-        ``patient`` says whether to wait: for a slot (``intake.slotWait``) where the queue is full, and for the end of
-        an event that its sender keeps (``intake.custodyWait``).
+    async def take(self, item: Event | Rejected, *, patient: bool = True) -> Ticket:
+        """Take one event in. ``patient`` says whether to wait for a slot (``intake.slotWait``) in a full queue.
 
         Raises:
             EventRejected: it can never be built; it is kept as a dead letter.
             QueueFull, Draining, StorageError: not now; nothing of it is kept.
-            NotSettled: its sender must keep it, and may send it again.
         """
         if self.closed:
             self._stats.refused[RefusedBecause.DRAINING] += 1
@@ -93,8 +100,8 @@ class Intake:
             route(item)
             request = build_request(item, accepted_at, self._settings.build, self._settings.intake)
         except EventRejected as exc:
-            content_type = "application/json"
-            rejected = Rejected(item.attributes(), content_type, item.data, exc.problems, exc.status)
+            attributes, data = item.attributes(), item.data
+            rejected = Rejected(attributes, "application/json", data, exc.problems, exc.status, data)
             raise await self._reject(rejected) from exc
         # A duplicate needs no slot, so it does not wait for one; where there is a slot, ``admit`` finds it out.
         if self._queue.full and await self._journal.seen(item.identity):
@@ -102,16 +109,21 @@ class Intake:
         else:
             await self._reserve(item, patient=patient)
             ticket = await self._take_in(item, request, accepted_at)
-        outcome = self._journal.outcome(item.identity)
-        if outcome is not None and self._settings.custody == "sender":
-            await self._settled(outcome, self._settings.intake.custody_wait if patient else 0.0)
+        if self._settings.custody == "sender":
+            return ticket._replace(end=self._journal.outcome(item.identity))
         return ticket
 
-    async def _settled(self, outcome: asyncio.Future[Result], patience: float) -> None:
-        """Return when the event has ended well."""
+    async def settled(self, ticket: Ticket) -> None:
+        """Return once the answer counts, after at most ``intake.custodyWait``.
+
+        Raises:
+            NotSettled: the event has not ended well yet; its sender must keep it, and may send it again.
+        """
+        if ticket.end is None:
+            return
         try:
-            async with asyncio.timeout(patience):
-                result = await asyncio.shield(outcome)
+            async with asyncio.timeout(self._settings.intake.custody_wait):
+                result = await asyncio.shield(ticket.end)
         except TimeoutError:
             msg = "it is being worked on; keep it and send it again"
             raise NotSettled(msg, retry_after=1.0) from None
@@ -134,6 +146,7 @@ class Intake:
                 first_at=now,
                 last_at=now,
                 problems=rejected.problems,
+                third_party_id=None if rejected.data is None else legible(rejected.data).third_party_id,
             )
         )
         self._stats.rejected[reason] += 1

@@ -19,6 +19,7 @@ from builder.flow.ports import Cluster
 from builder.flow.results import Results
 from builder.flow.verdicts import Verdicts, failed, no_longer_valid
 from builder.flow.waiting_room import WaitingRoom
+from builder.jobs import labels
 from builder.jobs.conflict import Wanted
 from builder.jobs.manifest import build_job
 from builder.models import Decision, FailureReason, Manifest, Outcome
@@ -109,7 +110,8 @@ class WorkerPool:
         item.patience.attempts += 1
         began = self._clock()
         try:
-            step = await ensure_job(self._cluster, wanted, self._settings.on_active_build, self._count_conflict)
+            policy = self._settings.on_active_build
+            step = await ensure_job(self._cluster, wanted, policy, self._count_conflict, self._is_unsettled)
         except ClusterError as exc:
             if await self._outage.suspect(exc):
                 return None
@@ -119,6 +121,12 @@ class WorkerPool:
         if isinstance(step, Blocked):
             return self._verdicts.after_block(step, item.patience, self._clock())
         return step
+
+    def _is_unsettled(self, job: Manifest) -> bool:
+        """True if the event that the Job was made of is still on its way here: a crash came between the two."""
+        annotations = job["metadata"].get("annotations") or {}
+        made_of = annotations.get(labels.EVENT_SOURCE), annotations.get(labels.EVENT_ID)
+        return any((item.event.source, item.event.id) == made_of for item in self.unfinished())
 
     async def _finish(self, item: Item, step: Done | Again, job: Manifest | None) -> None:
         if isinstance(step, Again):

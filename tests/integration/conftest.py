@@ -10,7 +10,7 @@ from tests.integration.namespace import Namespace
 from tests.integration.service import Services
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> ControlPlane:
     """The control plane that all tests share, with its controllers."""
     if control_plane.binaries.kube_controller_manager is None:
@@ -24,16 +24,16 @@ def namespace(plane: ControlPlane) -> Namespace:
     return Namespace(plane, plane.create_namespace("integration"))
 
 
-@pytest.fixture(scope="module")
-def another_plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """A second control plane, whose outages disturb nobody."""
-    with ControlPlane(control_plane.binaries) as plane:
-        yield plane
+@pytest.fixture(scope="session")
+def another_plane(plane: ControlPlane) -> Iterator[ControlPlane]:
+    """A second control plane, where outages and crowds of Jobs disturb nobody."""
+    with ControlPlane(plane.binaries) as another:
+        yield another
 
 
 @pytest.fixture
-def mortal_namespace(another_plane: ControlPlane) -> Iterator[Namespace]:
-    """A place where the API server may be stopped; the next test finds it running again."""
+def namespace_apart(another_plane: ControlPlane) -> Iterator[Namespace]:
+    """A place on the second control plane; if a test stops its API server, the next one finds it running again."""
     yield Namespace(another_plane, another_plane.create_namespace("integration"))
     another_plane.start_apiserver()
 

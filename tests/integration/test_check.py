@@ -83,10 +83,13 @@ async def test_check_of_a_bad_connection(
 
 
 @pytest.mark.parametrize(
-    "document",
-    [example(), build_of("parser1", runtime="go1.24"), build_of("p", environment={"YAML": "no: 'yes'\n- \t"})],
+    ("document", "output"),
+    [
+        pytest.param(example(), "yaml", id="004's example"),
+        pytest.param(build_of("parser1", runtime="go1.24"), "json", id="function"),
+        pytest.param(build_of("p", environment={"YAML": "no: 'yes'\n- \t"}), "yaml", id="odd values"),
+    ],
 )
-@pytest.mark.parametrize("output", ["yaml", "json"])
 async def test_render_into_kubectl(namespace: Namespace, document: dict[str, Any], output: str) -> None:
     """``render | kubectl create --dry-run=server -f -``, as its help says."""
     flags = f"--namespace={namespace.name}", f"-o={output}"

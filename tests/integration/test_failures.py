@@ -144,12 +144,12 @@ async def test_an_answer_that_got_lost(namespace: Namespace, services: Services,
     assert (await service.stats())["retries"] == 0
 
 
-async def test_an_outage_of_the_api_server(mortal_namespace: Namespace, services: Services, tmp_path: Path) -> None:
+async def test_an_outage_of_the_api_server(namespace_apart: Namespace, services: Services, tmp_path: Path) -> None:
     """It costs no event and no retry: intake goes on, workers wait, and all goes on by itself afterwards.
 
     The API server dies in the middle of the work.
     """
-    namespace, plane = mortal_namespace, mortal_namespace.plane
+    namespace, plane = namespace_apart, namespace_apart.plane
     token = await namespace.service_account(may=ALL_THAT_IS_USED)
     kubeconfig = namespace.kubeconfig(tmp_path / "builder", token=token)
     service = await services.start(namespace, kubeconfig=kubeconfig, asyncJobCreator=NO_RETRIES | {"workerCount": 2})
@@ -179,13 +179,13 @@ async def test_an_outage_of_the_api_server(mortal_namespace: Namespace, services
     assert service.logged("item_waits") == []
 
 
-async def test_an_api_server_that_is_starting(mortal_namespace: Namespace, services: Services, tmp_path: Path) -> None:
+async def test_an_api_server_that_is_starting(namespace_apart: Namespace, services: Services, tmp_path: Path) -> None:
     """Until it has read its roles, a starting API server answers 403 to everybody but admins: that is no verdict.
 
     The service was idle through the restart and noticed nothing; its first calls wait in the listening socket and are
     the first to be answered.
     """
-    namespace, plane = mortal_namespace, mortal_namespace.plane
+    namespace, plane = namespace_apart, namespace_apart.plane
     token = await namespace.service_account(may=ALL_THAT_IS_USED)
     kubeconfig = namespace.kubeconfig(tmp_path / "builder", token=token)
     service = await services.start(namespace, kubeconfig=kubeconfig, asyncJobCreator=NO_RETRIES)

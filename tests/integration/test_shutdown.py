@@ -23,19 +23,20 @@ EVENTS = 100
 
 
 @pytest.fixture
-async def slow_api(namespace: Namespace) -> AsyncIterator[SlowApi]:
+async def slow_api(namespace_apart: Namespace) -> AsyncIterator[SlowApi]:
     """The API server behind a way on which its answers can be held up."""
-    async with SlowApi.open(namespace.plane.url) as door:
+    async with SlowApi.open(namespace_apart.plane.url) as door:
         yield door
 
 
 async def with_a_full_queue(
-    namespace: Namespace, services: Services, slow_api: SlowApi, folder: Path, **policy: Any
+    namespace_apart: Namespace, services: Services, slow_api: SlowApi, folder: Path, **policy: Any
 ) -> Service:
     """A service that has accepted a hundred events and still waits for the API server's first answer."""
     service = await services.start(
-        namespace,
-        kubeconfig=namespace.kubeconfig(folder / "slow", server=slow_api.url),
+        namespace_apart,
+        kubeconfig=namespace_apart.kubeconfig(folder / "slow", server=slow_api.url),
+        journal=folder / "journal.sqlite3",
         asyncJobCreator={"workerCount": 1, "maxQueueSize": EVENTS, **policy},
     )
     slow_api.hold()
@@ -47,10 +48,10 @@ async def with_a_full_queue(
 
 
 async def test_sigterm_drains_what_was_accepted(
-    namespace: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path
+    namespace_apart: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path
 ) -> None:
     """Meanwhile senders are sent elsewhere, and the readiness probe takes the Pod out of the Service."""
-    service = await with_a_full_queue(namespace, services, slow_api, tmp_path)
+    service = await with_a_full_queue(namespace_apart, services, slow_api, tmp_path)
 
     service.signal(signal.SIGTERM)
     (draining,) = await service.until_logged("draining")
@@ -67,16 +68,16 @@ async def test_sigterm_drains_what_was_accepted(
     assert (ready.status_code, ready.json()["detail"], live.status_code) == (503, "shutting down", 200)
     assert (stats["is_shutdown"], stats["refused"]) == (True, {"queue_full": 0, "draining": 1})
     assert code == 0
-    assert sorted(await namespace.jobs()) == sorted(f"kaniko-job-acme-parser{number}" for number in range(EVENTS))
+    assert sorted(await namespace_apart.jobs()) == sorted(f"kaniko-job-acme-parser{number}" for number in range(EVENTS))
     assert service.logged("left_unfinished") == []
     assert [line["left"] for line in service.logged("stopped")] == [0]
 
 
 async def test_what_cannot_be_drained_in_time_is_named(
-    namespace: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path
+    namespace_apart: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path
 ) -> None:
     """Each event has its Job or a line in the log, and the end comes before the kubelet's patience ends."""
-    service = await with_a_full_queue(namespace, services, slow_api, tmp_path, drainTimeout="1s")
+    service = await with_a_full_queue(namespace_apart, services, slow_api, tmp_path, drainTimeout="1s")
     slow_api.delay = 0.05
 
     service.signal(signal.SIGTERM)
@@ -88,7 +89,8 @@ async def test_what_cannot_be_drained_in_time_is_named(
     left = {line["event_id"] for line in service.logged("left_unfinished")}
     done = {line["event_id"] for line in service.logged("job_created")}
     made = {
-        job["metadata"]["annotations"]["build.notifi.network/event-id"] for job in (await namespace.jobs()).values()
+        job["metadata"]["annotations"]["build.notifi.network/event-id"]
+        for job in (await namespace_apart.jobs()).values()
     }
     everything = {f"parser{number}" for number in range(EVENTS)}
     assert (bool(left), bool(done)) == (True, True)
@@ -99,29 +101,28 @@ async def test_what_cannot_be_drained_in_time_is_named(
 
 
 async def test_what_was_left_over_is_built_by_the_next_service(
-    namespace: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path
+    namespace_apart: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path
 ) -> None:
-    """A broker sends again what was left unfinished: every event ends with its one Job."""
-    service = await with_a_full_queue(namespace, services, slow_api, tmp_path, drainTimeout="100ms")
+    """It goes on with the journal: nobody has to send anything again, and every event ends with its one Job."""
+    service = await with_a_full_queue(namespace_apart, services, slow_api, tmp_path, drainTimeout="100ms")
     service.signal(signal.SIGTERM)
     assert await service.exit_code(within=10) == 0
     assert len(service.logged("left_unfinished")) == EVENTS
 
-    following = await services.start(namespace)
-    await following.send(*(build_of(f"parser{number}") for number in range(EVENTS)))
+    following = await services.start(namespace_apart, journal=tmp_path / "journal.sqlite3")
     stats = await following.all_done(EVENTS)
 
     # The first service's one request had reached the API server, though its answer never came.
     assert stats["outcomes"] == {"created": EVENTS - 1, "adopted": 1, "superseded": 0, "failed": 0}
-    assert len(await namespace.jobs()) == EVENTS
+    assert len(await namespace_apart.jobs()) == EVENTS
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_it_at_once(
-    namespace: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path, number: signal.Signals
+    namespace_apart: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Who presses Ctrl-C twice does not want to wait; the exit code says which signal it was."""
-    service = await with_a_full_queue(namespace, services, slow_api, tmp_path)
+    service = await with_a_full_queue(namespace_apart, services, slow_api, tmp_path)
     service.signal(signal.SIGTERM)
     await service.until_logged("draining")
 
@@ -150,13 +151,15 @@ GOOD = {"kaniko": {"registry": REGISTRY}, "logging": {"format": "json"}}
 
 
 async def start_error(folder: Path, config: Any, *flags: str, **environ: str) -> tuple[int, str]:
-    """The exit code and the words of a service that does not start; it must not explain itself with a traceback."""
+    """The exit code of a service that does not start, and its words beside the log, which must be no traceback."""
     file = folder / "config.yaml"
     file.write_text(config if isinstance(config, str) else json.dumps(config))
-    started = await run("-m", "builder", "serve", f"--config={file}", "--port=0", *flags, environ=environ)
+    variables = {"BUILDER_JOURNAL__PATH": str(folder / "journal.sqlite3")} | environ
+    started = await run("-m", "builder", "serve", f"--config={file}", "--port=0", *flags, environ=variables)
     assert "Traceback" not in started.stderr
     assert started.stdout == ""
-    return started.returncode, started.stderr.replace(str(folder), "…")
+    words = [line for line in started.stderr.splitlines(keepends=True) if not line.startswith("{")]
+    return started.returncode, "".join(words).replace(str(folder), "…")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +167,7 @@ async def start_error(folder: Path, config: Any, *flags: str, **environ: str) ->
     [
         pytest.param({}, (), ["kaniko.registry is not set", "BUILDER_KANIKO__REGISTRY"], id="no registry"),
         pytest.param(GOOD, ["--namespace=No_Name"], ["kubernetes.namespace: ", "'No_Name'"], id="namespace"),
+        pytest.param(GOOD, ["--namespace=a.b"], ["kubernetes.namespace: ", "'a.b'"], id="namespace with a dot"),
         pytest.param(GOOD, ["--port=70000"], ["server.port: ", "65535", "70000"], id="port"),
         pytest.param(GOOD, ["--config=nowhere.yaml"], ["--config: cannot read nowhere.yaml"], id="no such file"),
         pytest.param(GOOD, ["--config=."], ["--config: cannot read .: "], id="folder"),

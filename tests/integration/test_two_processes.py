@@ -14,8 +14,9 @@ pytestmark = pytest.mark.integration
 EVENTS = 200
 
 
-async def test_two_processes_one_job_for_each_event(namespace: Namespace, services: Services) -> None:
+async def test_two_processes_one_job_for_each_event(namespace_apart: Namespace, services: Services) -> None:
     """Of 200 events sent to both there are 200 Jobs; each event was created by one and adopted by the other."""
+    namespace = namespace_apart
     policy = {"maxQueueSize": EVENTS}
     both = await asyncio.gather(*(services.start(namespace, asyncJobCreator=policy) for _ in range(2)))
     events = [build_of(f"parser{number}") for number in range(EVENTS)]

@@ -10,11 +10,11 @@ from builder.models import DeadLetter
 from builder.settings import DeadLetters
 
 # One event has one letter: one that fails again, or is rejected again, adds its attempts to the letter that is there.
+_TOLD_ANEW = "reason, error, message, problems, attributes, type, third_party_id, content_type, last_at, bytes, body"
 _KEEP = f"""
 INSERT INTO dead_letters ({LETTER_COLUMNS}) VALUES ({", ".join("?" * len(LETTER_COLUMNS.split(", ")))})
-ON CONFLICT (identity) DO UPDATE SET reason = excluded.reason, error = excluded.error, message = excluded.message,
-    problems = excluded.problems, attempts = attempts + excluded.attempts, last_at = excluded.last_at,
-    replayed_at = NULL
+ON CONFLICT (identity) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _TOLD_ANEW.split(", "))},
+    attempts = attempts + excluded.attempts, replayed_at = NULL
 """  # noqa: S608 -- our own column names
 
 
@@ -87,7 +87,7 @@ def mark_replayed(letter_id: int, now: float, connection: sqlite3.Connection) ->
 
 def expire(before: float, limit: int, connection: sqlite3.Connection) -> int:
     """Remove at most ``limit`` letters whose last failure was before; how many."""
-    old = "SELECT id FROM dead_letters WHERE last_at < ? ORDER BY id LIMIT ?"
+    old = "SELECT id FROM dead_letters WHERE last_at < ? ORDER BY last_at LIMIT ?"
     removed = connection.execute(f"DELETE FROM dead_letters WHERE id IN ({old})", (before, limit)).rowcount  # noqa: S608
     if removed:
         connection.execute("UPDATE counts SET evicted = evicted + ?", (removed,))

@@ -77,8 +77,8 @@ def result_of(document: str) -> Result:
 
 
 LETTER_COLUMNS = (
-    "identity, reason, error, message, problems, attributes, type, third_party_id, content_type, body, attempts, "
-    "first_at, last_at, replayed_at, bytes"
+    "identity, reason, error, message, problems, attributes, type, third_party_id, content_type, attempts, "
+    "first_at, last_at, replayed_at, bytes, body"
 )
 
 
@@ -96,17 +96,43 @@ def letter_row(letter: DeadLetter, identity: bytes) -> tuple[Any, ...]:
         letter.attributes.get("type"),
         letter.third_party_id,
         letter.content_type,
-        letter.body,
         letter.attempts,
         letter.first_at.timestamp(),
         letter.last_at.timestamp(),
         None if letter.replayed_at is None else letter.replayed_at.timestamp(),
         len(letter.message) + len(problems) + len(attributes) + len(letter.body),
+        letter.body,
+    )
+
+
+UNREADABLE = (ValueError, TypeError, LookupError)
+"""What reading a row may raise whose bytes the disk has changed. Bad rows must not keep people from the good ones."""
+
+
+def unreadable(body: object, at: datetime, exc: Exception, letter_id: int | None = None) -> DeadLetter:
+    """What is left of an event whose row is not what was written."""
+    return DeadLetter(
+        reason=FailureReason.INTERNAL_ERROR,
+        message="its row in the journal could not be read back: the disk changed it",
+        attributes={},
+        content_type="application/json",
+        body=body if isinstance(body, bytes) else str(body).encode(),
+        first_at=at,
+        last_at=at,
+        error=type(exc).__name__,
+        id=letter_id,
     )
 
 
 def letter_of(row: Mapping[str, Any]) -> DeadLetter:
     """The letter again, from a row with its columns' names."""
+    try:
+        return _letter_of(row)
+    except UNREADABLE as exc:
+        return unreadable(row["body"], moment(0), exc, row["id"])
+
+
+def _letter_of(row: Mapping[str, Any]) -> DeadLetter:
     reason = row["reason"]
     return DeadLetter(
         reason=FailureReason(reason) if reason in set(FailureReason) else RejectReason(reason),

@@ -5,21 +5,25 @@ import sqlite3
 from builder.errors import StartError
 
 MIGRATIONS = (
-    # 1: the first. Of a finished event only the identity is left, until its time is over. The counts are kept by
-    # triggers, so that nobody has to count a million rows.
+    # 1: the first. An event has its row in ``events`` until it is settled, and from then on, until its time is over,
+    # its identity in ``seen``: rows that shrink in place would leave the pages around them half empty. The counts are
+    # kept by triggers, so that nobody has to count a million rows.
     """
     CREATE TABLE events (
         seq INTEGER PRIMARY KEY,
         identity BLOB NOT NULL UNIQUE,
-        seen_until REAL,
-        priority INTEGER,
-        accepted_at REAL,
-        attributes TEXT,
-        data BLOB,
-        patience TEXT
+        priority INTEGER NOT NULL,
+        accepted_at REAL NOT NULL,
+        attributes TEXT NOT NULL,
+        progress TEXT,
+        data BLOB NOT NULL
     );
-    CREATE INDEX events_unfinished ON events (priority, seq) WHERE seen_until IS NULL;
-    CREATE INDEX events_seen ON events (seen_until) WHERE seen_until IS NOT NULL;
+    CREATE INDEX events_in_order ON events (priority, seq);
+    CREATE TABLE seen (
+        identity BLOB PRIMARY KEY,
+        until REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX seen_until ON seen (until);
     CREATE TABLE dead_letters (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         identity BLOB NOT NULL UNIQUE,
@@ -31,13 +35,14 @@ MIGRATIONS = (
         type TEXT,
         third_party_id TEXT,
         content_type TEXT NOT NULL,
-        body BLOB NOT NULL,
         attempts INTEGER NOT NULL,
         first_at REAL NOT NULL,
         last_at REAL NOT NULL,
         replayed_at REAL,
-        bytes INTEGER NOT NULL
+        bytes INTEGER NOT NULL,
+        body BLOB NOT NULL
     );
+    CREATE INDEX dead_letters_last ON dead_letters (last_at);
     CREATE TABLE results (
         correlation_id TEXT PRIMARY KEY,
         until REAL NOT NULL,
@@ -46,19 +51,29 @@ MIGRATIONS = (
     CREATE INDEX results_until ON results (until);
     CREATE TABLE counts (
         seen INTEGER NOT NULL,
+        results INTEGER NOT NULL,
         letters INTEGER NOT NULL,
         letter_bytes INTEGER NOT NULL,
         evicted INTEGER NOT NULL
     );
-    INSERT INTO counts VALUES (0, 0, 0, 0);
-    CREATE TRIGGER event_finished AFTER UPDATE OF seen_until ON events BEGIN
-        UPDATE counts SET seen = seen + (NEW.seen_until IS NOT NULL) - (OLD.seen_until IS NOT NULL);
+    INSERT INTO counts VALUES (0, 0, 0, 0, 0);
+    CREATE TRIGGER seen_kept AFTER INSERT ON seen BEGIN
+        UPDATE counts SET seen = seen + 1;
     END;
-    CREATE TRIGGER event_forgotten AFTER DELETE ON events WHEN OLD.seen_until IS NOT NULL BEGIN
+    CREATE TRIGGER seen_gone AFTER DELETE ON seen BEGIN
         UPDATE counts SET seen = seen - 1;
+    END;
+    CREATE TRIGGER result_kept AFTER INSERT ON results BEGIN
+        UPDATE counts SET results = results + 1;
+    END;
+    CREATE TRIGGER result_gone AFTER DELETE ON results BEGIN
+        UPDATE counts SET results = results - 1;
     END;
     CREATE TRIGGER letter_kept AFTER INSERT ON dead_letters BEGIN
         UPDATE counts SET letters = letters + 1, letter_bytes = letter_bytes + NEW.bytes;
+    END;
+    CREATE TRIGGER letter_changed AFTER UPDATE OF bytes ON dead_letters BEGIN
+        UPDATE counts SET letter_bytes = letter_bytes + NEW.bytes - OLD.bytes;
     END;
     CREATE TRIGGER letter_gone AFTER DELETE ON dead_letters BEGIN
         UPDATE counts SET letters = letters - 1, letter_bytes = letter_bytes - OLD.bytes;
@@ -66,10 +81,12 @@ MIGRATIONS = (
     """,
 )
 VERSION = len(MIGRATIONS)
+TABLES = ("events", "seen", "dead_letters", "results")
+"""What a damaged file is searched for; the counts follow."""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to this version, one step after the other, each whole or not at all.
+def version_of(connection: sqlite3.Connection) -> int:
+    """The file's version; 0 is an empty one.
 
     Raises:
         StartError: it was written by a newer version, whose work we must not misread.
@@ -81,5 +98,10 @@ def migrate(connection: sqlite3.Connection) -> None:
             "run that, or set journal.path to another file"
         )
         raise StartError(msg)
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the file from ``version`` to this one, one step after the other, each whole or not at all."""
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")

@@ -80,6 +80,10 @@ def middleware(stats: Stats) -> Any:
             response = await handler(request)
         except web.HTTPException as exc:
             response = _refusal(exc)
+        except EventRejected as exc:
+            response = rejected(exc)
+        except NotNow as exc:
+            response = not_now(exc)
         except ConnectionError:  # the sender hung up within its request: nobody reads this
             response = problem(400, "the request ended before its body did")
         except Exception:

@@ -6,12 +6,13 @@ from ipaddress import ip_address
 
 from aiohttp import web
 
-from builder.adapters.web.answers import json_answer, not_now, problem, rejected
-from builder.errors import EventRejected, NotNow
+from builder.adapters.web.answers import json_answer, problem
 from builder.flow.dead_letters import DeadLetterOffice
-from builder.flow.letter_document import document, read_query
+from builder.flow.letter_document import document, page, read_query, report_document
 from builder.models import DeadLetter
 from builder.settings import Admin
+
+_FORWARDED = ("forwarded", "via", "x-forwarded-", "x-real-ip", "x-envoy-")
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -35,15 +36,10 @@ class DeadLetterRoutes:
         ]
 
     async def find(self, request: web.Request) -> web.Response:
-        """A page of letters, the newest first; ``next`` is the query of the page after it."""
-        try:
-            wanted, limit = read_query(request.query)
-        except EventRejected as exc:
-            return rejected(exc)
+        """A page of letters, the newest first; ``next_before`` is what the page after it is asked for with."""
+        wanted, limit = read_query(request.query)
         letters = await self._office.box.letters(wanted, limit)
-        following = letters[-1].id if len(letters) == limit else None
-        count = await self._office.box.count()
-        return json_answer({"count": count, "items": [document(letter) for letter in letters], "next_before": following})
+        return json_answer({"count": await self._office.box.count(), **page(letters, limit)})
 
     async def show(self, request: web.Request) -> web.Response:
         """One letter, with its data where ``?body=true`` asks for it; the values of ``environment`` stay hidden."""
@@ -57,23 +53,13 @@ class DeadLetterRoutes:
         letter = await self._letter(request)
         if letter is None:
             return _unknown(request)
-        try:
-            await self._office.replay(letter)
-        except EventRejected as exc:
-            return rejected(exc)
-        except NotNow as exc:
-            return not_now(exc)
+        await self._office.replay(letter)
         return json_answer({"status": "queued"}, status=202)
 
     async def replay_many(self, request: web.Request) -> web.Response:
         """Send again what the filter wants, the oldest first, at most ``limit`` in one request."""
-        try:
-            wanted, limit = read_query(request.query)
-        except EventRejected as exc:
-            return rejected(exc)
-        report = await self._office.replay_many(wanted, limit)
-        still_wrong = [{"id": letter_id, "message": message} for letter_id, message in report.rejected.items()]
-        return json_answer({"queued": report.queued, "rejected": still_wrong}, status=202)
+        report = await self._office.replay_many(*read_query(request.query))
+        return json_answer(report_document(report), status=202)
 
     async def discard(self, request: web.Request) -> web.Response:
         """Forget one."""
@@ -85,13 +71,14 @@ class DeadLetterRoutes:
 
     def _guarded(self, handler: _Handler) -> _Handler:
         async def guarded(request: web.Request) -> web.Response:
-            token = self._admin.token
-            if token is None:
+            token = "" if self._admin.token is None else self._admin.token.get_secret_value()
+            if not token:  # an empty one, as of a variable that was not filled, protects nothing
                 if _from_loopback(request):
                     return await handler(request)
                 return problem(403, "only from the loopback interface, or with a token (setting admin.token)")
-            given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if hmac.compare_digest(given.encode(errors="replace"), token.get_secret_value().encode()):
+            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+            alike = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
+            if alike and scheme.lower() == "bearer":
                 return await handler(request)
             return problem(401, "needs the bearer token of admin.token", headers={"WWW-Authenticate": "Bearer"})
 
@@ -99,8 +86,8 @@ class DeadLetterRoutes:
 
 
 def _from_loopback(request: web.Request) -> bool:
-    # Behind a proxy on the same host everybody would look like loopback: a Forwarded header gives that away.
-    if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers or request.remote is None:
+    # Behind a proxy on the same host, or in the same Pod, everybody would look like loopback: its headers tell.
+    if request.remote is None or any(name.lower().startswith(_FORWARDED) for name in request.headers):
         return False
     return ip_address(request.remote.partition("%")[0]).is_loopback
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from builder.flow.ports import LetterFilter
 from tests.unit.http.door import PROBLEM, QUEUED, Door, batch, binary, example, numbered, problem_of, serving, until
 
 
