@@ -1,6 +1,5 @@
 """The fused peer: bare aiohttp and one ``model_validate_json``; no envelope, no deduplication, no queue, no log."""
 
-
 from aiohttp import web
 
 from benchmarks.sockets import bound_socket

@@ -23,7 +23,7 @@ class Bound:
 
     def holds(self, figure: float) -> bool:
         """True if ``figure`` is as it should be."""
-        return {"≥": operator.ge, "≤": operator.le, "<": operator.lt}[self.sign](figure, self.value)
+        return bool({"≥": operator.ge, "≤": operator.le, "<": operator.lt}[self.sign](figure, self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Row:
     what: str
     samples: Sequence[float]
     bound: Bound
-    unit: str = "×"
+    unit: str = "x"
     ours: str = ""
     peer: str = ""
 
@@ -49,8 +49,8 @@ class Row:
         return (self.what, self.ours, self.peer, *map(self._text, figures), bound, "ok" if self.holds else "**missed**")
 
     def _text(self, figure: float) -> str:
-        if self.unit == "×":
-            return f"{figure:.2f} ×"
+        if self.unit == "x":
+            return f"{figure:.2f} x"
         return f"{figure:,.0f} {self.unit}"
 
 

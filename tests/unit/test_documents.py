@@ -1,6 +1,7 @@
 """The documents say what is so: snippets run, tables are compared with the code, links lead somewhere."""
 
 import ast
+import asyncio
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from builder import app, cli, errors
 from builder.adapters.kubernetes.cluster import _VERBS
 from builder.adapters.memory_cluster import MemoryCluster
 from builder.adapters.memory_cluster.rules import check_job
+from builder.adapters.memory_journal import MemoryJournal
 from builder.errors import ClusterError, SettingsError
 from builder.events import request, routing
 from builder.events.job_start import JobStart, Parameters
@@ -299,11 +301,18 @@ def test_a_registry_is_the_only_setting_without_a_default() -> None:
     validate({"kaniko": {"registry": "registry.example.com/team"}})
 
 
+def assembled(cluster: MemoryCluster) -> app.Parts:
+    """A service that does not run."""
+    known = building.settings()
+    clock = asyncio.get_running_loop().time
+    return app.assemble(known, cluster, MemoryJournal(known.idempotency, known.dead_letters, clock))
+
+
 async def test_endpoints_and_stats_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     routes: list[web.RouteDef] = []
     monkeypatch.setattr(app, "listening", lambda _settings, given, *_: routes.extend(given))
     async with MemoryCluster(Memory()) as cluster:
-        parts = app.assemble(building.settings(), cluster)
+        parts = assembled(cluster)
         parts.listening()
         stats = parts.overview.stats()
     there = {f"{route.method} {re.sub(':[^}]*', '', route.path)}" for route in routes}
@@ -315,7 +324,7 @@ async def test_endpoints_and_stats_tables(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_metrics_table() -> None:
     """Names, labels and every value of a label."""
     async with MemoryCluster(Memory()) as cluster:
-        parts = app.assemble(building.settings(), cluster)
+        parts = assembled(cluster)
         body, _ = Metrics(parts.stats, parts.overview.gauges).render("")
     scraped: dict[str, dict[str, list[str]]] = {}
     for family in text_string_to_metric_families(body.decode()):

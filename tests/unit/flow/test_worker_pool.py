@@ -93,7 +93,7 @@ async def test_a_failure_becomes_a_dead_letter_with_the_servers_words() -> None:
     async with Flow(cluster, building.settings()) as flow:
         await flow.intake.offer(building.event("e-1"))
         await asyncio.sleep(1)
-        (letter,) = await flow.journal.dead_letters()
+        (letter,) = await flow.letters()
         assert (letter.reason, letter.message, letter.attempts, letter.attributes["id"]) == (
             FailureReason.FORBIDDEN,
             'jobs.batch is forbidden: User "x" cannot create',
