@@ -25,7 +25,11 @@ from tests.integration.sender import Sender, account
 from tests.integration.service import Services, settings_tree
 from tests.integration.witness import Witness
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # httpx forgets to close a connection whose server is killed while it is being made.
+    pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
+]
 
 YEAR = timedelta(days=365)
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)

@@ -25,7 +25,11 @@ from tests.integration.sender import Sender, account
 from tests.integration.service import Service, Services
 from tests.integration.witness import Witness
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # httpx forgets to close a connection whose server is killed while it is being made.
+    pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
+]
 
 HISTORIES = int(os.environ.get("KNATIVE_LAMBDA_BUILDER_TEST_HISTORIES", "3"))
 LIVES = 5

@@ -15,7 +15,11 @@ from tests.integration.sender import Sender, account
 from tests.integration.service import Service, Services
 from tests.integration.witness import Witness
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # httpx forgets to close a connection whose server is killed while it is being made.
+    pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
+]
 
 CONNECTIONS = 64
 KILLS = 10

@@ -1,6 +1,7 @@
 """The journal on disk: what survives, what goes, and who may have the file."""
 
 import asyncio
+import dataclasses
 import sqlite3
 import subprocess
 import sys
@@ -190,6 +191,19 @@ async def test_a_letter_that_cannot_be_read_back_hides_no_other(path: Path) -> N
         assert good.attributes["id"] == "r-2"
         assert (bad.id, bad.reason, bad.body) == (1, FailureReason.INTERNAL_ERROR, letter(1).body)
         assert await journal.discard(1)
+
+
+async def test_an_event_has_one_letter_with_all_its_attempts(path: Path) -> None:
+    """Replayed and failed again it is no second letter: first and last failure, and the attempts of both."""
+    one = entry("e-1")
+    async with opened(path) as journal:
+        await finish(journal, "e-1", Outcome.FAILED)
+        (first,) = await journal.letters(LetterFilter(), 10)
+        receipt = taken(await journal.readmit(first.id or 0, one))
+        later = building.NOON.replace(hour=13)
+        await receipt.settle(dataclasses.replace(result(one.event, Outcome.FAILED), finished_at=later))
+        (second,) = await journal.letters(LetterFilter(), 10)
+    assert second == dataclasses.replace(first, attempts=6, last_at=later)
 
 
 # --- group commit -----------------------------------------------------------------------------------------------------
