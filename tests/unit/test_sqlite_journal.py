@@ -436,8 +436,8 @@ def test_the_path_is_the_settings_or_the_users_state_folder() -> None:
     file = "knative-lambda-builder/journal.sqlite3"
     unset = building.settings()
     assert journal_path(building.settings(journal={"path": "/data/j"}), {"HOME": "/root"}) == Path("/data/j")
-    assert journal_path(unset, {"HOME": "/home/me", "XDG_STATE_HOME": "/state"}) == Path("/state", file)
-    assert journal_path(unset, {"HOME": "/home/me", "XDG_STATE_HOME": "x"}) == Path("/home/me/.local/state", file)
+    assert journal_path(unset, {"HOME": "/srv/me", "XDG_STATE_HOME": "/state"}) == Path("/state", file)
+    assert journal_path(unset, {"HOME": "/srv/me", "XDG_STATE_HOME": "x"}) == Path("/srv/me/.local/state", file)
     with pytest.raises(StartError, match=r"^journal.path is not set and there is no home folder"):
         journal_path(unset, {})
 

@@ -8,8 +8,9 @@ from builder.adapters.memory_cluster import MemoryCluster
 from builder.errors import Draining, EventRejected, Problem, QueueFull
 from builder.events.parsing import Rejected
 from builder.flow.intake import Accepted
+from builder.flow.items import Done
 from builder.flow.ports import Entry, Receipt
-from builder.models import Event, RejectReason
+from builder.models import Event, Outcome, RejectReason
 from builder.models import Flow as Road
 from builder.settings import Memory
 from builder.stats import RefusedBecause
@@ -53,6 +54,8 @@ async def test_an_identity_is_forgotten_after_its_time() -> None:
     """The time to live bounds what is remembered."""
     door = flow(idempotency={"ttl": "1h"})
     await door.intake.offer(building.event("e-1"))
+    item = await door.queue.take()
+    await item.receipt.settle(item.result(Done(Outcome.CREATED), building.NOON, "job"))
     await asyncio.sleep(3599)
     assert (await door.intake.offer(building.event("e-1"))).status is Accepted.DUPLICATE
     await asyncio.sleep(2)
