@@ -25,7 +25,8 @@ def rows(rounds: int) -> list[Row]:
     for name, loads in measured.items():
         print(
             f"  {name}: {median(speeds[name]):,.0f}/s, p50 {median(one.p50 for one in loads):.1f} ms, "
-            f"p99 {median(one.p99 for one in loads):.1f} ms; wrk used {max(one.generator for one in loads):.0%} of its core"
+            f"p99 {median(one.p99 for one in loads):.1f} ms; "
+            f"wrk used {max(one.generator for one in loads):.0%} of its core"
         )
     return [
         _row("accept: FastAPI + uvicorn + CloudEvents SDK", speeds["ours"], speeds["fastapi"], 2.0),

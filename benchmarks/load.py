@@ -58,7 +58,8 @@ def run(url: str, *, core: int, seconds: float, connections: int = 64) -> Load:
         request.flush()
         command = [
             "taskset", "--cpu-list", str(core),
-            "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT), url, "--", request.name, f"{next(_runs):04d}",
+            "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT), url,
+            "--", request.name, f"{next(_runs):04d}",
         ]  # fmt: skip
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -40,12 +40,16 @@ log = structlog.get_logger(__name__)
 class Custody(Journal, DeadLetterBox, Protocol):
     """What keeps the events keeps the dead letters as well."""
 
+    async def keep_house(self) -> None:
+        """Remove what is over, and look whether trouble is over. Runs for the life of the service."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of one service, wired but not yet running."""
 
     settings: Settings
+    journal: Custody
     intake: Intake
     pool: WorkerPool
     outage: Outage
@@ -72,12 +76,14 @@ def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
     queue = BuildQueue(policy.max_queue_size)
     results = Results(settings.results.ttl, settings.results.max_entries, clock)
     outage = Outage(cluster)
-    intake = Intake(settings, journal, queue, results, stats, clock, _now)
     pool = WorkerPool(settings, cluster, queue, outage, results, stats, clock, _now)
+    intake = Intake(
+        settings, journal, queue, results, stats, clock, _now, crowded=lambda: len(pool.room) >= policy.max_waiting
+    )
     recovery = Recovery(settings, journal, queue, results, clock, _now)
     office = DeadLetterOffice(settings, journal, queue, results, clock, _now)
     overview = Overview(stats, queue, pool, outage, results, intake, journal, recovery, clock)
-    return Parts(settings, intake, pool, outage, recovery, office, overview, stats)
+    return Parts(settings, journal, intake, pool, outage, recovery, office, overview, stats)
 
 
 @asynccontextmanager
@@ -91,11 +97,7 @@ async def open_journal(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     path = journal_path(settings, environ)
     async with SqliteJournal.open(path, settings) as journal:
         log.info("custody", mode="journal", file=str(path), promise="202 means that the event is on disk")
-        keeper = asyncio.create_task(journal.keep_house(), name="journal")
-        try:
-            yield journal
-        finally:
-            keeper.cancel()
+        yield journal
 
 
 @asynccontextmanager
@@ -138,6 +140,7 @@ async def _run(parts: Parts, stop: asyncio.Event) -> None:
     """The root tasks. When one of them dies the others are cancelled and the service ends, loudly."""
     async with asyncio.TaskGroup() as group:
         roots = [group.create_task(parts.outage.watch(), name="outage")]
+        roots.append(group.create_task(parts.journal.keep_house(), name="journal"))
         roots.append(group.create_task(parts.recovery.run(), name="recovery"))
         roots += [group.create_task(parts.pool.work(number), name=f"worker-{number}") for number in parts.pool.busy]
         await stop.wait()

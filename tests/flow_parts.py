@@ -92,9 +92,18 @@ class Flow:
         self.queue = BuildQueue(settings.async_job_creator.max_queue_size)
         self.results = Results(settings.results.ttl, settings.results.max_entries, loop.time)
         self.outage = Outage(cluster, draw=lambda: 0.5)
-        self.intake = Intake(settings, self.journal, self.queue, self.results, self.stats, loop.time, _clock())
         self.pool = WorkerPool(
             settings, cluster, self.queue, self.outage, self.results, self.stats, loop.time, _clock(), draw=lambda: 0.5
+        )
+        self.intake = Intake(
+            settings,
+            self.journal,
+            self.queue,
+            self.results,
+            self.stats,
+            loop.time,
+            _clock(),
+            crowded=lambda: len(self.pool.room) >= settings.async_job_creator.max_waiting,
         )
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -50,7 +50,10 @@ class Ticket(NamedTuple):
 
 
 class Intake:
-    """Takes events in until ``close``. ``clock`` is monotonic seconds, ``now`` the time of day in UTC."""
+    """Takes events in until ``close``.
+
+    ``clock`` is monotonic seconds, ``now`` the time of day in UTC. ``crowded`` tells that no more may be set aside.
+    """
 
     def __init__(
         self,
@@ -61,9 +64,11 @@ class Intake:
         stats: Stats,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        crowded: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._journal = journal
+        self._crowded = crowded
         self._queue = queue
         self._results = results
         self._stats = stats
@@ -156,11 +161,17 @@ class Intake:
 
     async def _reserve(self, event: Event, *, patient: bool) -> None:
         try:
-            await self._queue.reserve(self._settings.intake.slot_wait if patient else 0.0)
+            await self._slot(patient=patient)
         except QueueFull:
             self._stats.refused[RefusedBecause.QUEUE_FULL] += 1
             log.warning("event_refused", reason="queue_full", event_id=event.id, event_source=event.source)
             raise
+
+    async def _slot(self, *, patient: bool) -> None:
+        if self._crowded():
+            msg = "too many events wait for other builds or for room (setting asyncJobCreator.maxWaiting)"
+            raise QueueFull(msg, retry_after=self._settings.async_job_creator.max_retry_delay)
+        await self._queue.reserve(self._settings.intake.slot_wait if patient else 0.0)
 
     async def _take_in(self, event: Event, request: BuildRequest, accepted_at: datetime) -> Ticket:
         receipt = None

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from builder.adapters.memory_cluster import MemoryCluster
-from builder.errors import ClusterError, Denied, Transient, Unreachable
+from builder.errors import ClusterError, Denied, QueueFull, Transient, Unreachable
 from builder.flow.intake import Accepted
 from builder.models import FailureReason, Outcome
 from builder.settings import Memory
@@ -72,6 +72,19 @@ async def test_an_earlier_event_that_comes_late_is_superseded() -> None:
         await asyncio.sleep(10)
         assert [flow.status("new"), flow.status("old")] == ["created", "superseded"]
     cluster.close()
+
+
+async def test_the_room_of_those_who_wait_is_bounded() -> None:
+    """Events for targets that are being built must not fill the memory: past ``maxWaiting`` the door refuses."""
+    cluster = ScriptedCluster(*[Transient("busy", status=503, retry_after=60.0)] * 2)
+    async with Flow(cluster, building.settings(asyncJobCreator={"maxWaiting": 2})) as flow:
+        for number in range(2):
+            await flow.intake.offer(building.event(f"e-{number}", target=("acme", f"p{number}")))
+        await asyncio.sleep(1)
+        with pytest.raises(QueueFull, match=r"asyncJobCreator\.maxWaiting"):
+            await flow.intake.offer(building.event("e-2", target=("acme", "p2")))
+        await asyncio.sleep(100)
+        await flow.intake.offer(building.event("e-2", target=("acme", "p2")))
 
 
 async def test_transient_failures_are_retried_and_hold_no_worker() -> None:
