@@ -17,7 +17,7 @@ from tests.integration.witness import Witness
 
 pytestmark = [
     pytest.mark.integration,
-    # httpx forgets to close a connection whose server is killed while it is being made.
+    # Of the sender here, not of the service: connections to a server that is killed may be left to be collected.
     pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
 ]
 
