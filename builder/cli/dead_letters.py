@@ -3,9 +3,7 @@
 import argparse
 import asyncio
 
-from builder import log
 from builder.cli.options import Parsers, add_output, new_parser
-from builder.settings import Logging
 
 EXAMPLE = "knative-lambda-builder dead-letters list --reason forbidden"
 
@@ -42,7 +40,6 @@ def run(parsed: argparse.Namespace) -> int:
     """1 if it did not work."""
     from builder.cli.letter_commands import execute  # noqa: PLC0415 -- the service must not pay for an HTTP client
 
-    log.configure(Logging(level="warning"))  # what is printed on stdout is the command's answer and nothing else
     return asyncio.run(execute(parsed))
 
 
