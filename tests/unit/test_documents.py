@@ -158,9 +158,10 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     environ["PYTHONWARNINGS"] = "error"
     fast = {f"BUILDER_MEMORY__{name}_TIME": "10ms" for name in ("PENDING", "BUILD", "DELETION")}
     command = [sys.executable, "-m", "builder", "serve", "--cluster", "memory", "--host", "127.0.0.1", "--port", "0"]
+    kept = {"BUILDER_JOURNAL__PATH": str(tmp_path / "journal.sqlite3")}
     log = tmp_path / "log"
     with log.open("wb") as out:
-        service = subprocess.Popen(command, cwd=ROOT, env=environ | fast, stdout=out, stderr=subprocess.STDOUT)
+        service = subprocess.Popen(command, cwd=ROOT, env=environ | fast | kept, stdout=out, stderr=subprocess.STDOUT)
     try:
         yield Reader(tmp_path, _url(log, service), environ)
     finally:
@@ -171,7 +172,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 def _url(log: Path, service: subprocess.Popen[bytes]) -> str:
     while service.poll() is None:
-        if found := re.search(r'"url": "([^"]+)".*\n', log.read_text()):
+        if found := re.search(r'"url": ?"([^"]+)".*\n', log.read_text()):
             return found[1]
         time.sleep(0.02)
     pytest.fail(f"the service did not start: {log.read_text()}")
@@ -240,8 +241,10 @@ def test_shell_lines_for_people_name_what_there_is(block: Block) -> None:
         assert f"\n{target}:" in makefile
     for path in re.findall(r"(?:scripts|tests|builder)/[\w./-]+", block.text):
         assert (ROOT / path).exists(), path
-    for command, rest in re.findall(r"^knative-lambda-builder (\w+)([^|\n]*)", block.text, re.MULTILINE):
-        shown = help_of(command)
+    for command, rest in re.findall(
+        r"^knative-lambda-builder (dead-letters \w+|\w+)([^|\n]*)", block.text, re.MULTILINE
+    ):
+        shown = help_of(*command.split())
         assert all(flag in shown for flag in re.findall(r"--[a-z-]+", rest))
 
 
@@ -315,7 +318,7 @@ async def test_endpoints_and_stats_tables(monkeypatch: pytest.MonkeyPatch) -> No
         parts = assembled(cluster)
         parts.listening()
         stats = parts.overview.stats()
-    there = {f"{route.method} {re.sub(':[^}]*', '', route.path)}" for route in routes}
+    there = {f"{route.method} {re.sub(r':([^{}]|{[^{}]*})*', '', route.path)}" for route in routes}
     documented = first_codes(table(README, "Route", "Answer"))
     assert sorted(documented) == sorted(there)
     assert first_codes(table(README, "Field", "Means")) == list(stats)
@@ -406,12 +409,12 @@ def test_source_url_table(row: list[str]) -> None:
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 
-COMMANDS = [command.__name__.rpartition(".")[2] for command in cli._COMMANDS]
+COMMANDS = [command.__name__.rpartition(".")[2].replace("_", "-") for command in cli._COMMANDS]
 
 
-def help_of(command: str) -> str:
+def help_of(*command: str) -> str:
     ran = subprocess.run(
-        [sys.executable, "-m", "builder", command, "--help"], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-m", "builder", *command, "--help"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     return ran.stdout
 
