@@ -34,7 +34,7 @@ class Door:
         journal = MemoryJournal(settings.idempotency, settings.dead_letters, clock)
         queue = BuildQueue(settings.async_job_creator.max_queue_size)
         results = Results(settings.results.ttl, settings.results.max_entries, clock)
-        intake = Intake(settings, journal, queue, results, stats, clock, now)
+        intake = Intake(settings, journal, queue, results, stats, clock, now, crowded=lambda: False)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)

@@ -8,6 +8,7 @@ from benchmarks import example
 from benchmarks.children import report
 from benchmarks.stopwatch import Stopwatch
 from builder import log
+from builder.adapters.memory_journal import MemoryJournal
 from builder.app import Parts, assemble, open_cluster
 from builder.models import Outcome
 from tests.building import settings
@@ -22,7 +23,8 @@ async def main(namespace: str, workers: int, count: int) -> None:
     )
     log.configure(chosen.logging)
     async with open_cluster(chosen, os.environ) as cluster:
-        parts = assemble(chosen, cluster)
+        clock = asyncio.get_running_loop().time
+        parts = assemble(chosen, cluster, MemoryJournal(chosen.idempotency, chosen.dead_letters, clock))
         await cluster.probe()
         for event in example.events(count, "j"):
             await parts.intake.offer(event)

@@ -3,23 +3,29 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 
+from builder import failpoints
 from builder.adapters.memory_cluster import MemoryCluster
 from builder.adapters.memory_journal import MemoryJournal
+from builder.adapters.sqlite_journal import SqliteJournal, journal_path
+from builder.adapters.web.dead_letter_routes import DeadLetterRoutes
 from builder.adapters.web.receiver import Receiver
 from builder.adapters.web.server import listening
 from builder.adapters.web.status_routes import StatusRoutes
 from builder.errors import ClusterError, StartError
 from builder.flow.build_queue import BuildQueue
+from builder.flow.dead_letters import DeadLetterOffice
 from builder.flow.intake import Intake
 from builder.flow.outage import Outage
 from builder.flow.overview import Overview
-from builder.flow.ports import Cluster, Journal
+from builder.flow.ports import Cluster, DeadLetterBox, Journal
+from builder.flow.recovery import Recovery
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
 from builder.jobs.status import phase
@@ -31,39 +37,67 @@ from builder.stats import Stats
 log = structlog.get_logger(__name__)
 
 
+class Custody(Journal, DeadLetterBox, Protocol):
+    """What keeps the events keeps the dead letters as well."""
+
+    async def keep_house(self) -> None:
+        """Remove what is over, and look whether trouble is over. Runs for the life of the service."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of one service, wired but not yet running."""
 
     settings: Settings
-    journal: Journal
+    journal: Custody
     intake: Intake
     pool: WorkerPool
     outage: Outage
+    recovery: Recovery
+    office: DeadLetterOffice
     overview: Overview
     stats: Stats
 
     def listening(self) -> AbstractAsyncContextManager[str]:
         """The HTTP door, open; gives its URL."""
         intake = self.settings.intake
-        status = StatusRoutes(self.overview, Metrics(self.stats, self.overview.gauges), self.journal)
-        routes = Receiver(self.intake, intake).routes() + status.routes()
+        status = StatusRoutes(self.overview, Metrics(self.stats, self.overview.gauges))
+        letters = DeadLetterRoutes(self.office, self.settings.admin)
+        # In this order: the last takes any path that the others have not.
+        routes = Receiver(self.intake, intake).routes() + letters.routes() + status.routes()
         return listening(self.settings.server, routes, self.stats, intake.max_body_size)
 
 
-def assemble(settings: Settings, cluster: Cluster) -> Parts:
+def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
     """Wire the use cases to a cluster. Needs a running event loop, whose time is the monotonic clock of all parts."""
     clock = asyncio.get_running_loop().time
     policy = settings.async_job_creator
     stats = Stats()
-    journal = MemoryJournal(settings.idempotency, settings.dead_letters, clock)
     queue = BuildQueue(policy.max_queue_size)
     results = Results(settings.results.ttl, settings.results.max_entries, clock)
     outage = Outage(cluster)
-    intake = Intake(settings, journal, queue, results, stats, clock, _now)
     pool = WorkerPool(settings, cluster, queue, outage, results, stats, clock, _now)
-    overview = Overview(stats, queue, pool, outage, results, intake, clock)
-    return Parts(settings, journal, intake, pool, outage, overview, stats)
+    intake = Intake(
+        settings, journal, queue, results, stats, clock, _now, crowded=lambda: len(pool.room) >= policy.max_waiting
+    )
+    recovery = Recovery(settings, journal, queue, results, clock, _now)
+    office = DeadLetterOffice(settings, journal, queue, results, clock, _now)
+    overview = Overview(stats, queue, pool, outage, results, intake, journal, recovery, clock)
+    return Parts(settings, journal, intake, pool, outage, recovery, office, overview, stats)
+
+
+@asynccontextmanager
+async def open_journal(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Custody]:
+    """Where accepted events are kept, by the mode of custody."""
+    if settings.custody == "sender":
+        clock = asyncio.get_running_loop().time
+        log.info("custody", mode="sender", promise="202 means that the Job exists")
+        yield MemoryJournal(settings.idempotency, settings.dead_letters, clock)
+        return
+    path = journal_path(settings, environ)
+    async with SqliteJournal.open(path, settings) as journal:
+        log.info("custody", mode="journal", file=str(path), promise="202 means that the event is on disk")
+        yield journal
 
 
 @asynccontextmanager
@@ -89,8 +123,12 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: asyncio.Ev
         StartError: the surroundings do not allow a start.
         ExceptionGroup: a root task died of a bug; the service cannot go on.
     """
-    async with open_cluster(settings, environ) as cluster:
-        parts = assemble(settings, cluster)
+    failpoints.arm(environ)
+    async with AsyncExitStack() as stack:
+        # Closed in reverse: the journal outlives whatever may still settle something.
+        cluster = await stack.enter_async_context(open_cluster(settings, environ))
+        journal = await stack.enter_async_context(open_journal(settings, environ))
+        parts = assemble(settings, cluster, journal)
         await _first_contact(parts.outage)
         async with parts.listening() as url:
             log.info("listening", url=url, cluster=settings.cluster, workers=len(parts.pool.busy))
@@ -102,6 +140,8 @@ async def _run(parts: Parts, stop: asyncio.Event) -> None:
     """The root tasks. When one of them dies the others are cancelled and the service ends, loudly."""
     async with asyncio.TaskGroup() as group:
         roots = [group.create_task(parts.outage.watch(), name="outage")]
+        roots.append(group.create_task(parts.journal.keep_house(), name="journal"))
+        roots.append(group.create_task(parts.recovery.run(), name="recovery"))
         roots += [group.create_task(parts.pool.work(number), name=f"worker-{number}") for number in parts.pool.busy]
         await stop.wait()
         parts.intake.close()

@@ -8,7 +8,9 @@
     ├── EventRejected          the event is at fault; the sender must change it (400, 413, 415)
     ├── NotNow                 the event is fine, the moment is not; carries ``retry_after``
     │   ├── QueueFull          (429)
-    │   └── Draining           (503)
+    │   ├── Draining           (503)
+    │   ├── StorageError       the journal cannot be written now (503)
+    │   └── NotSettled         its sender keeps the event, for it has not ended well yet (503)
     └── ClusterError           what the Kubernetes API said, in its own words
         ├── AlreadyExists      409 on create
         ├── Conflict           409 on delete: the object is not the one that we read
@@ -75,6 +77,17 @@ class QueueFull(NotNow):
 
 class Draining(NotNow):
     """The service is shutting down and takes nothing more."""
+
+
+class StorageError(NotNow):
+    """The disk, or the file on it, would not: what cannot be kept is not accepted."""
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message, retry_after)
+
+
+class NotSettled(NotNow):
+    """An event that its sender holds until it has ended well has not, or not in time."""
 
 
 class ClusterError(BuilderError):

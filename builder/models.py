@@ -164,6 +164,8 @@ class Failure:
 
     reason: FailureReason
     message: str
+    error: str = ""
+    """The class of the error, and the API server's status where it gave one: ``Denied 403``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ class DeadLetter:
 
     ``attributes`` are the CloudEvents attributes as far as they could be read. ``body`` is in ``content_type``: the
     event's data, or the whole message where the attributes stand in it; empty where it was too large to keep.
+    ``id`` is the journal's own. One with a ``replayed_at`` was sent again and is kept for those who look back.
     """
 
     reason: FailureReason | RejectReason
@@ -200,6 +203,10 @@ class DeadLetter:
     last_at: datetime
     attempts: int = 0
     problems: tuple[Problem, ...] = ()
+    error: str = ""
+    third_party_id: str | None = None
+    id: int | None = None
+    replayed_at: datetime | None = None
 
     @classmethod
     def of_failure(cls, event: Event, result: Result, failure: Failure) -> "DeadLetter":
@@ -213,4 +220,6 @@ class DeadLetter:
             first_at=result.accepted_at,
             last_at=result.finished_at,
             attempts=result.attempts,
+            error=failure.error,
+            third_party_id=result.target.third_party_id,
         )

@@ -7,7 +7,7 @@ text with a unit outside. ``settings_sources`` reads them from a file, the envir
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -96,6 +96,7 @@ class Intake(Section):
 
     max_body_size: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     slot_wait: Duration = 2.0
+    custody_wait: Duration = 8.0
     reply: Literal["auto", "body", "empty"] = "auto"
     allowed_source_hosts: tuple[Host, ...] = ()
 
@@ -104,14 +105,28 @@ class Idempotency(Section):
     """How long, and how many, finished events are remembered so that a redelivery is recognised."""
 
     ttl: Duration = 86400.0
-    max_entries: Annotated[int, Field(ge=1)] = 100_000
+    max_entries: Annotated[int, Field(ge=1)] = 1_000_000
+
+
+class Journal(Section):
+    """Where accepted events are kept. ``path`` unset means the user's state folder."""
+
+    path: str | None = None
+
+
+class Admin(Section):
+    """Who may replay and discard: those who know the token; without one, those who come by the loopback interface."""
+
+    token: SecretStr | None = None
 
 
 class DeadLetters(Section):
-    """Bounds of what is kept of events that failed. The oldest go first."""
+    """Bounds of what is kept of events that failed; the oldest go first. ``replay_rate`` is in events per second."""
 
-    max_count: Annotated[int, Field(ge=1)] = 1000
-    max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
+    max_count: Annotated[int, Field(ge=1)] = 10_000
+    max_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**20
+    max_age: Duration = 30 * 24 * 3600.0
+    replay_rate: Annotated[int, Field(ge=1, le=1000)] = 10
 
 
 class Results(Section):
@@ -197,6 +212,7 @@ class Settings(Section):
     """Everything that can be set."""
 
     cluster: Literal["kubernetes", "memory"] = "kubernetes"
+    custody: Literal["journal", "sender"] = "journal"
     on_active_build: Literal["wait", "replace"] = "wait"
     server: Server = Server()
     logging: Logging = Logging()
@@ -204,6 +220,8 @@ class Settings(Section):
     memory: Memory = Memory()
     async_job_creator: AsyncJobCreator = AsyncJobCreator()
     intake: Intake = Intake()
+    journal: Journal = Journal()
+    admin: Admin = Admin()
     idempotency: Idempotency = Idempotency()
     dead_letters: DeadLetters = DeadLetters()
     results: Results = Results()

@@ -83,4 +83,5 @@ class Gauges:
     waiting: Mapping[str, int]
     results: int
     api_server_up: bool
+    journal_writable: bool
     draining: bool

@@ -97,7 +97,10 @@ def main() -> int:
     port = os.environ.get("PORT", "8080")
     url = f"http://127.0.0.1:{port}"
     if _taken(int(port)):
-        print(f"port {port} is in use, and the example is not for whoever that is; try: PORT=9090 make run", file=sys.stderr)
+        print(
+            f"port {port} is in use, and the example is not for whoever that is; try: PORT=9090 make run",
+            file=sys.stderr,
+        )
         return 1
     command = [sys.executable, "-m", "builder", "serve", "--cluster", "memory", "--host", "127.0.0.1", "--port", port]
     service = subprocess.Popen(command, cwd=Path(__file__).parents[1])

@@ -1,7 +1,7 @@
 """Parts of the flow as tests put them together: the real ones, on the embedded cluster or a scripted one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -13,10 +13,10 @@ from builder.flow.build_queue import BuildQueue
 from builder.flow.intake import Intake
 from builder.flow.items import Item
 from builder.flow.outage import Outage
-from builder.flow.ports import Cluster
+from builder.flow.ports import Cluster, LetterFilter
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
-from builder.models import Event, Manifest, Result
+from builder.models import DeadLetter, Event, Manifest, Result
 from builder.settings import Settings
 from builder.stats import Stats
 from tests import building
@@ -27,7 +27,11 @@ class Settled:
 
     def __init__(self, failures: int = 0) -> None:
         self.result: Result | None = None
+        self.progress: str | None = None
         self._failures = failures
+
+    def note(self, progress: str) -> None:
+        self.progress = progress
 
     async def settle(self, result: Result) -> None:
         if self._failures:
@@ -88,9 +92,18 @@ class Flow:
         self.queue = BuildQueue(settings.async_job_creator.max_queue_size)
         self.results = Results(settings.results.ttl, settings.results.max_entries, loop.time)
         self.outage = Outage(cluster, draw=lambda: 0.5)
-        self.intake = Intake(settings, self.journal, self.queue, self.results, self.stats, loop.time, _clock())
         self.pool = WorkerPool(
             settings, cluster, self.queue, self.outage, self.results, self.stats, loop.time, _clock(), draw=lambda: 0.5
+        )
+        self.intake = Intake(
+            settings,
+            self.journal,
+            self.queue,
+            self.results,
+            self.stats,
+            loop.time,
+            _clock(),
+            crowded=lambda: len(self.pool.room) >= settings.async_job_creator.max_waiting,
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -106,6 +119,10 @@ class Flow:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def letters(self) -> Sequence[DeadLetter]:
+        """The dead letters, the newest first."""
+        return await self.journal.letters(LetterFilter(), 1000)
 
     def status(self, correlation_id: str) -> str:
         """What people are told about a request."""

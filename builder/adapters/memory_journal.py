@@ -1,52 +1,130 @@
-"""The journal in memory: what it holds is gone with the process."""
+"""The journal in memory, for ``custody: sender``: whoever sent an event keeps it until its Job exists."""
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+import asyncio
+import dataclasses
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from builder.flow.ports import Entry, Receipt
-from builder.models import DeadLetter, Event, Result
+from builder.flow.ports import Entry, LetterFilter, Receipt, Unfinished
+from builder.models import DeadLetter, Event, FailureReason, Outcome, Result
 from builder.settings import DeadLetters, Idempotency
 
 
 class MemoryJournal:
-    """Seen identities for ``idempotency.ttl`` seconds, and dead letters, both bounded. ``clock`` is monotonic."""
+    """What it holds is gone with the process, so nothing is promised before it is done: senders wait for ``outcome``.
+
+    A failed event is not remembered as seen, for its sender still has it and may send it again. ``clock`` is
+    monotonic.
+    """
+
+    trouble: str | None = None
 
     def __init__(self, idempotency: Idempotency, dead_letters: DeadLetters, clock: Callable[[], float]) -> None:
         self._idempotency = idempotency
         self._bounds = dead_letters
         self._clock = clock
+        self._running: dict[bytes, asyncio.Future[Result]] = {}
         self._seen: OrderedDict[bytes, float] = OrderedDict()
-        self._letters: deque[DeadLetter] = deque()
+        self._letters: OrderedDict[int, DeadLetter] = OrderedDict()
+        self._next_letter = 1
         self._bytes = 0
 
     async def seen(self, identity: bytes) -> bool:
-        """True if admitted within the time to live."""
+        """See ``Journal``."""
         until = self._seen.get(identity)
-        return until is not None and until > self._clock()
+        return identity in self._running or (until is not None and until > self._clock())
 
     async def admit(self, entry: Entry) -> Receipt | None:
-        """Remember the identity; None if it is known."""
-        identity = entry.event.identity
-        now = self._clock()
-        until = self._seen.get(identity)
-        if until is not None:
-            if until > now:
-                return None
-            del self._seen[identity]  # its new place is at the end
-        self._seen[identity] = now + self._idempotency.ttl
-        self._forget_old(now)
-        return _Receipt(self, entry.event)
+        """See ``Journal``."""
+        return None if await self.seen(entry.event.identity) else self._hold(entry.event)
+
+    def outcome(self, identity: bytes) -> asyncio.Future[Result] | None:
+        """See ``Journal``."""
+        return self._running.get(identity)
+
+    async def unfinished(self) -> AsyncIterator[Unfinished]:
+        """See ``Journal``: nothing outlives a process here."""
+        nothing: tuple[Unfinished, ...] = ()
+        for one in nothing:
+            yield one
+
+    async def results(self) -> Sequence[Result]:
+        """See ``Journal``."""
+        return ()
 
     async def park(self, letter: DeadLetter) -> None:
-        """Keep a dead letter; the oldest make room."""
-        self._letters.append(letter)
+        """See ``Journal``. The oldest letters make room."""
+        self._keep(dataclasses.replace(letter, id=self._next_letter), self._next_letter)
+        self._next_letter += 1
+
+    def _keep(self, letter: DeadLetter, letter_id: int) -> None:
+        if letter_id in self._letters:
+            self._bytes -= _size(self._letters[letter_id])
+        self._letters[letter_id] = letter
         self._bytes += _size(letter)
         while len(self._letters) > self._bounds.max_count or self._bytes > self._bounds.max_bytes:
-            self._bytes -= _size(self._letters.popleft())
+            _, oldest = self._letters.popitem(last=False)
+            self._bytes -= _size(oldest)
 
-    async def dead_letters(self) -> Sequence[DeadLetter]:
-        """The newest first."""
-        return list(reversed(self._letters))
+    async def count(self) -> int:
+        """See ``DeadLetterBox``."""
+        return len(self._letters)
+
+    async def letters(self, wanted: LetterFilter, limit: int) -> Sequence[DeadLetter]:
+        """See ``DeadLetterBox``."""
+        return [letter for letter in reversed(self._letters.values()) if wanted.admits(letter)][:limit]
+
+    async def letter(self, letter_id: int) -> DeadLetter | None:
+        """See ``DeadLetterBox``."""
+        return self._letters.get(letter_id)
+
+    async def discard(self, letter_id: int) -> bool:
+        """See ``DeadLetterBox``."""
+        letter = self._letters.pop(letter_id, None)
+        if letter is not None:
+            self._bytes -= _size(letter)
+        return letter is not None
+
+    async def readmit(self, letter_id: int, entry: Entry) -> Receipt | None:
+        """See ``DeadLetterBox``."""
+        letter = self._letters.get(letter_id)
+        if letter is None or letter.replayed_at is not None:
+            return None
+        self._letters[letter_id] = dataclasses.replace(letter, replayed_at=entry.accepted_at)
+        return None if entry.event.identity in self._running else self._hold(entry.event)
+
+    async def keep_house(self) -> None:
+        """Nothing needs it here: what is over makes room when something new comes."""
+        await asyncio.get_running_loop().create_future()
+
+    async def end(self, event: Event, result: Result) -> None:
+        """See ``Receipt.settle``."""
+        if result.failure is not None:
+            await self._park_failure(event, DeadLetter.of_failure(event, result, result.failure))
+        if result.outcome is not Outcome.FAILED:
+            now = self._clock()
+            self._seen[event.identity] = now + self._idempotency.ttl
+            self._seen.move_to_end(event.identity)
+            self._forget_old(now)
+        running = self._running.pop(event.identity)
+        if not running.done():
+            running.set_result(result)
+
+    async def _park_failure(self, event: Event, letter: DeadLetter) -> None:
+        """One event has one letter, however often its sender tries."""
+        for letter_id, known in reversed(self._letters.items()):
+            same = (known.attributes.get("source"), known.attributes.get("id")) == (event.source, event.id)
+            if same and isinstance(known.reason, FailureReason):
+                attempts = known.attempts + letter.attempts
+                self._keep(
+                    dataclasses.replace(letter, id=letter_id, first_at=known.first_at, attempts=attempts), letter_id
+                )
+                return
+        await self.park(letter)
+
+    def _hold(self, event: Event) -> Receipt:
+        self._running[event.identity] = asyncio.get_running_loop().create_future()
+        return _Receipt(self, event)
 
     def _forget_old(self, now: float) -> None:
         while len(self._seen) > self._idempotency.max_entries or next(iter(self._seen.values())) <= now:
@@ -62,9 +140,11 @@ class _Receipt:
         self._journal = journal
         self._event = event
 
+    def note(self, progress: str) -> None:
+        """Nothing outlives the process, so nothing is noted for later."""
+
     async def settle(self, result: Result) -> None:
-        if result.failure is not None:
-            await self._journal.park(DeadLetter.of_failure(self._event, result, result.failure))
+        await self._journal.end(self._event, result)
 
 
 def _size(letter: DeadLetter) -> int:

@@ -1,4 +1,4 @@
-"""The command line: ``knative-lambda-builder serve | publish | render | check``.
+"""The command line: ``knative-lambda-builder serve | publish | render | check | dead-letters``.
 
 Exit codes: 0 done, 1 it did not work, 2 it was asked wrongly. A user's mistake never shows a traceback.
 """
@@ -7,11 +7,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from builder import __version__
-from builder.cli import check, publish, render, serve
+from builder import __version__, log
+from builder.cli import check, dead_letters, publish, render, serve
 from builder.errors import BuilderError, SettingsError
+from builder.settings import Logging
 
-_COMMANDS = (serve, publish, render, check)
+_COMMANDS = (serve, publish, render, check, dead_letters)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in _COMMANDS:
         command.add_parser(commands)
     parsed = parser.parse_args(arguments)
+    # What a command prints is its answer and nothing else; the service sets its own log up.
+    log.configure(Logging(level="warning"))
     try:
         code: int = parsed.run(parsed)
     except SettingsError as exc:

@@ -40,8 +40,8 @@ class BuildQueue:
         """True if there is no slot for one more."""
         return len(self._order) + self._reserved >= self.capacity
 
-    async def reserve(self, patience: float) -> None:
-        """Hold a slot for one ``put``, waiting at most ``patience`` seconds. First come, first served.
+    async def reserve(self, patience: float | None) -> None:
+        """Hold a slot for one ``put``, waiting at most ``patience`` seconds, or for ever. First come, first served.
 
         Raises:
             QueueFull: no slot became free in that time.
@@ -58,7 +58,7 @@ class BuildQueue:
             granted = True
         except TimeoutError:
             msg = f"the queue of {self.capacity} is full"
-            raise QueueFull(msg, retry_after=max(1.0, patience)) from None
+            raise QueueFull(msg, retry_after=max(1.0, patience or 0.0)) from None
         finally:
             if not granted:
                 self._give_up(waiter)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from builder.errors import AlreadyExists, Conflict, QuotaExceeded
+from builder.failpoints import Failpoint, reach
 from builder.flow.items import Done
 from builder.flow.ports import Cluster
 from builder.jobs import labels
@@ -13,6 +14,8 @@ from builder.models import Decision, Failure, FailureReason, Manifest, Outcome
 
 ROUNDS = 4
 """How often the world may change under our eyes in one go before the item steps aside."""
+
+_REPLACING = {Decision.REPLACE_FINISHED, Decision.REPLACE_ACTIVE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,19 @@ async def ensure_job(
     wanted: Wanted,
     on_active_build: Literal["wait", "replace"],
     on_decision: Callable[[Decision], None],
+    is_unsettled: Callable[[Manifest], bool] = lambda _: False,
 ) -> Done | Blocked:
-    """One try. Raises the ``ClusterError`` of whatever Kubernetes refused."""
+    """One try. Raises the ``ClusterError`` of whatever Kubernetes refused.
+
+    ``is_unsettled`` says of a Job whether its event has not come to its end: after a crash that event must find its
+    Job there, or it would be built once more. Until then nobody replaces it.
+    """
     name: str = wanted.job["metadata"]["name"]
     for _ in range(ROUNDS):
+        reach(Failpoint.BEFORE_CREATE)
         try:
             await cluster.create(wanted.job)
+            reach(Failpoint.AFTER_CREATE)
         except AlreadyExists:
             existing = await cluster.get(name)
         except QuotaExceeded:
@@ -52,6 +62,8 @@ async def ensure_job(
         on_decision(decision)
         if existing is None:
             continue
+        if decision in _REPLACING and is_unsettled(existing):
+            return _blocked(name, existing, deleting=False, verb="waits for its own event to find it")
         step = await _act(cluster, name, existing, decision)
         if step is not None:
             return step
@@ -88,11 +100,13 @@ async def _act(cluster: Cluster, name: str, existing: Manifest, decision: Decisi
 async def _delete(cluster: Cluster, name: str, existing: Manifest, *, foreground: bool) -> None:
     try:
         await cluster.delete(name, existing["metadata"]["uid"], foreground=foreground)
+        reach(Failpoint.AFTER_DELETE)
     except Conflict:
         return  # somebody was faster: the next round reads what is there now
 
 
-def _blocked(name: str, existing: Manifest, *, deleting: bool) -> Blocked:
+def _blocked(name: str, existing: Manifest, *, deleting: bool, verb: str | None = None) -> Blocked:
     deadline = existing["spec"].get("activeDeadlineSeconds", 3600)
-    verb = "is being deleted" if deleting else "is still building"
+    if verb is None:
+        verb = "is being deleted" if deleting else "is still building"
     return Blocked(existing["metadata"]["uid"], deleting, deadline + 60.0, f"Job {name} {verb}")

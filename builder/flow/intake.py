@@ -4,6 +4,7 @@ Route, validate, deduplicate, reserve a slot, take into custody, enqueue: in thi
 slot, a duplicate is answered even when the queue is full, and a full queue refuses what nobody holds yet.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
@@ -11,15 +12,17 @@ from typing import NamedTuple
 
 import structlog
 
-from builder.errors import Draining, EventRejected, QueueFull
+from builder.errors import Draining, EventRejected, NotSettled, QueueFull
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
+from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
+from builder.flow.dead_letters import legible
 from builder.flow.items import Item
 from builder.flow.ports import Entry, Journal
 from builder.flow.results import Results
-from builder.models import BuildRequest, DeadLetter, Event, RejectReason
+from builder.models import BuildRequest, DeadLetter, Event, RejectReason, Result
 from builder.settings import Settings
 from builder.stats import RefusedBecause, Stats
 
@@ -36,14 +39,21 @@ class Accepted(StrEnum):
 
 
 class Ticket(NamedTuple):
-    """Our answer for an event, and the id by which its way can be followed."""
+    """Our answer for an event, and the id by which its way can be followed.
+
+    ``end`` is there where the event's sender keeps it: the answer counts only once the event has ended well.
+    """
 
     status: Accepted
     correlation_id: str
+    end: "asyncio.Future[Result] | None" = None
 
 
 class Intake:
-    """Takes events in until ``close``. ``clock`` is monotonic seconds, ``now`` the time of day in UTC."""
+    """Takes events in until ``close``.
+
+    ``clock`` is monotonic seconds, ``now`` the time of day in UTC. ``crowded`` tells that no more may be set aside.
+    """
 
     def __init__(
         self,
@@ -54,9 +64,11 @@ class Intake:
         stats: Stats,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        crowded: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._journal = journal
+        self._crowded = crowded
         self._queue = queue
         self._results = results
         self._stats = stats
@@ -68,14 +80,18 @@ class Intake:
         """Take nothing more; what is in stays in."""
         self.closed = True
 
-    async def offer(self, item: Event | Rejected, *, patient: bool = True) -> Ticket:
-        """Take one event in.
+    async def offer(self, item: Event | Rejected) -> Ticket:
+        """Take one event in, and see it to its end where its sender keeps it. Raises what the two steps raise."""
+        ticket = await self.take(item)
+        await self.settled(ticket)
+        return ticket
 
-        ``patient`` says whether to wait for a slot (``intake.slotWait``) where the queue is full.
+    async def take(self, item: Event | Rejected, *, patient: bool = True) -> Ticket:
+        """Take one event in. ``patient`` says whether to wait for a slot (``intake.slotWait``) in a full queue.
 
         Raises:
             EventRejected: it can never be built; it is kept as a dead letter.
-            QueueFull, Draining: not now; nothing of it is kept.
+            QueueFull, Draining, StorageError: not now; nothing of it is kept.
         """
         if self.closed:
             self._stats.refused[RefusedBecause.DRAINING] += 1
@@ -89,14 +105,36 @@ class Intake:
             route(item)
             request = build_request(item, accepted_at, self._settings.build, self._settings.intake)
         except EventRejected as exc:
-            content_type = "application/json"
-            rejected = Rejected(item.attributes(), content_type, item.data, exc.problems, exc.status)
+            attributes, data = item.attributes(), item.data
+            rejected = Rejected(attributes, "application/json", data, exc.problems, exc.status, data)
             raise await self._reject(rejected) from exc
-        # A duplicate needs no slot, so it waits for none; where there is a slot, ``admit`` finds it out.
+        # A duplicate needs no slot, so it does not wait for one; where there is a slot, ``admit`` finds it out.
         if self._queue.full and await self._journal.seen(item.identity):
-            return self._duplicate(item, request)
-        await self._reserve(item, patient=patient)
-        return await self._take_in(item, request, accepted_at)
+            ticket = self._duplicate(item, request)
+        else:
+            await self._reserve(item, patient=patient)
+            ticket = await self._take_in(item, request, accepted_at)
+        if self._settings.custody == "sender":
+            return ticket._replace(end=self._journal.outcome(item.identity))
+        return ticket
+
+    async def settled(self, ticket: Ticket) -> None:
+        """Return once the answer counts, after at most ``intake.custodyWait``.
+
+        Raises:
+            NotSettled: the event has not ended well yet; its sender must keep it, and may send it again.
+        """
+        if ticket.end is None:
+            return
+        try:
+            async with asyncio.timeout(self._settings.intake.custody_wait):
+                result = await asyncio.shield(ticket.end)
+        except TimeoutError:
+            msg = "it is being worked on; keep it and send it again"
+            raise NotSettled(msg, retry_after=1.0) from None
+        if result.failure is not None:
+            msg = f"it failed: {result.failure.message}"
+            raise NotSettled(msg, retry_after=self._settings.intake.custody_wait)
 
     async def _reject(self, rejected: Rejected) -> EventRejected:
         """Keep what cannot be accepted: a broker drops an event that was answered with a 4xx."""
@@ -113,6 +151,7 @@ class Intake:
                 first_at=now,
                 last_at=now,
                 problems=rejected.problems,
+                third_party_id=None if rejected.data is None else legible(rejected.data).third_party_id,
             )
         )
         self._stats.rejected[reason] += 1
@@ -122,26 +161,34 @@ class Intake:
 
     async def _reserve(self, event: Event, *, patient: bool) -> None:
         try:
-            await self._queue.reserve(self._settings.intake.slot_wait if patient else 0.0)
+            await self._slot(patient=patient)
         except QueueFull:
             self._stats.refused[RefusedBecause.QUEUE_FULL] += 1
             log.warning("event_refused", reason="queue_full", event_id=event.id, event_source=event.source)
             raise
 
+    async def _slot(self, *, patient: bool) -> None:
+        if self._crowded():
+            msg = "too many events wait for other builds or for room (setting asyncJobCreator.maxWaiting)"
+            raise QueueFull(msg, retry_after=self._settings.async_job_creator.max_retry_delay)
+        await self._queue.reserve(self._settings.intake.slot_wait if patient else 0.0)
+
     async def _take_in(self, event: Event, request: BuildRequest, accepted_at: datetime) -> Ticket:
         receipt = None
+        reach(Failpoint.SLOT_RESERVED)
         try:
-            receipt = await self._journal.admit(Entry(event, accepted_at))
+            receipt = await self._journal.admit(Entry(event, accepted_at, request.priority))
         finally:
             if receipt is None:
                 self._queue.release()
         if receipt is None:
             return self._duplicate(event, request)
-        flow = flow_of(event)
-        item = Item.of(event, request, receipt, accepted_at, self._clock(), flow)
+        reach(Failpoint.ADMITTED)
+        item = Item.of(event, request, receipt, accepted_at, self._clock(), flow_of(event))
         self._results.begin(item)
         self._queue.put(item)
-        self._stats.accepted[flow] += 1
+        reach(Failpoint.ENQUEUED)
+        self._stats.accepted[item.flow] += 1
         log.info(
             "event_accepted",
             event_id=event.id,

@@ -1,5 +1,6 @@
 """One accepted event on its way to an outcome, and the steps that it can take."""
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -48,6 +49,19 @@ class Patience:
     waits: int = 0
     waiting_for: str | None = None
     until: float = 0.0
+
+    def saved(self, now: float) -> str:
+        """As text that outlives the process, whose clock does not: what is left of the time to wait."""
+        left = max(0.0, self.until - now)
+        return json.dumps([self.attempts, self.retries, self.waits, self.waiting_for, left])
+
+    @classmethod
+    def restored(cls, text: str | None, now: float) -> "Patience":
+        """From ``saved``; anew from nothing."""
+        if text is None:
+            return cls()
+        attempts, retries, waits, waiting_for, left = json.loads(text)
+        return cls(attempts, retries, waits, waiting_for, now + left)
 
     def wait_for(self, what: str, now: float, bound: float) -> bool:
         """Begin or go on waiting for ``what``, at most ``bound`` seconds from when it began. False if time is up."""

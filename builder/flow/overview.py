@@ -6,6 +6,8 @@ from typing import Any
 from builder.flow.build_queue import BuildQueue
 from builder.flow.intake import Intake
 from builder.flow.outage import Outage
+from builder.flow.ports import Journal
+from builder.flow.recovery import Recovery
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
 from builder.models import FailureReason, Outcome
@@ -23,6 +25,8 @@ class Overview:
         outage: Outage,
         results: Results,
         intake: Intake,
+        journal: Journal,
+        recovery: Recovery,
         clock: Callable[[], float],
     ) -> None:
         self._stats = stats
@@ -31,6 +35,8 @@ class Overview:
         self._outage = outage
         self._results = results
         self._intake = intake
+        self._journal = journal
+        self._recovery = recovery
         self._clock = clock
 
     def gauges(self) -> Gauges:
@@ -45,6 +51,7 @@ class Overview:
             waiting={wait.value: count for wait, count in self._pool.room.waiting.items()},
             results=len(self._results),
             api_server_up=self._outage.reason is None,
+            journal_writable=self._journal.trouble is None,
             draining=self._intake.closed,
         )
 
@@ -52,6 +59,10 @@ class Overview:
         """Why the service should get no traffic now; None if it should."""
         if self._intake.closed:
             return "shutting down"
+        if self._journal.trouble is not None:
+            return f"journal: {self._journal.trouble}"
+        if self._recovery.under_way:
+            return "bringing back unfinished work"
         if self._outage.reason is not None:
             return f"Kubernetes API server: {self._outage.reason}"
         return None
@@ -81,6 +92,8 @@ class Overview:
             "failures": {reason.value: stats.failures[reason] for reason in FailureReason if stats.failures[reason]},
             "retries": stats.retries,
             "conflicts": {decision.value: count for decision, count in stats.conflicts.items() if count},
+            "brought_back": self._recovery.count,
+            "journal": {"writable": self._journal.trouble is None, "trouble": self._journal.trouble},
             "creation_seconds": _summary(stats.creation),
             "api_seconds": _summary(stats.api_calls),
             "api_server": {"up": gauges.api_server_up, "reason": self._outage.reason, "outages": self._outage.count},

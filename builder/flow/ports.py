@@ -1,6 +1,8 @@
 """What the use cases need of the world, and nothing more. ``builder.adapters`` has the implementations."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -43,17 +45,41 @@ class Entry(NamedTuple):
 
     event: Event
     accepted_at: datetime
+    priority: int
 
 
 class Receipt(Protocol):
     """Proof that somebody holds an accepted event until it is settled."""
 
+    def note(self, progress: str) -> None:
+        """Keep how far the event has come, in words of the worker pool's own. Soon, not at once: it may be lost."""
+
     async def settle(self, result: Result) -> None:
-        """The event has come to its end; a failure becomes a dead letter. Called once."""
+        """The event has come to its end; a failure becomes a dead letter. Called once.
+
+        Raises:
+            StorageError: that could not be kept; the event is still held.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An accepted event that an earlier process did not finish. ``progress`` is the last that was noted."""
+
+    entry: Entry
+    receipt: Receipt
+    progress: str | None
 
 
 class Journal(Protocol):
-    """Holds accepted events until they are settled, remembers what was seen, and keeps the dead letters."""
+    """Holds accepted events until they are settled, remembers what was seen, and keeps the dead letters.
+
+    Every method but ``outcome`` raises ``StorageError`` while nothing can be read or written.
+    """
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be kept at the moment; None in good times."""
 
     async def seen(self, identity: bytes) -> bool:
         """True if an event of this identity was admitted within the time to live."""
@@ -64,8 +90,61 @@ class Journal(Protocol):
         The check and the taking are one step: of two concurrent calls with one identity, one gets the receipt.
         """
 
+    def outcome(self, identity: bytes) -> "asyncio.Future[Result] | None":
+        """The end of an event that is under way and that only its sender could send again; None of any other."""
+
+    def unfinished(self) -> AsyncIterator[Unfinished]:
+        """What an earlier process left, by priority and age."""
+
+    async def results(self) -> Sequence[Result]:
+        """The outcomes that can still be asked for, the oldest first."""
+
     async def park(self, letter: DeadLetter) -> None:
         """Keep an event that was rejected at the door."""
 
-    async def dead_letters(self) -> Sequence[DeadLetter]:
-        """What is kept, the newest first."""
+
+@dataclass(frozen=True, slots=True)
+class LetterFilter:
+    """Which dead letters: None means any. Times are of the last failure; ``before`` is an id, for the next page."""
+
+    reason: str | None = None
+    type: str | None = None
+    third_party_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    replayed: bool | None = None
+    before: int | None = None
+
+    def admits(self, letter: DeadLetter) -> bool:
+        """True for a letter that is wanted."""
+        return (
+            self.reason in (None, letter.reason.value)
+            and self.type in (None, letter.attributes.get("type"))
+            and self.third_party_id in (None, letter.third_party_id)
+            and (self.since is None or letter.last_at >= self.since)
+            and (self.until is None or letter.last_at < self.until)
+            and self.replayed in (None, letter.replayed_at is not None)
+            and (self.before is None or (letter.id is not None and letter.id < self.before))
+        )
+
+
+class DeadLetterBox(Protocol):
+    """The dead letters, for those who look at them and send them again."""
+
+    async def count(self) -> int:
+        """How many there are, replayed ones included."""
+
+    async def letters(self, wanted: LetterFilter, limit: int) -> Sequence[DeadLetter]:
+        """At most ``limit`` letters, the newest first."""
+
+    async def letter(self, letter_id: int) -> DeadLetter | None:
+        """One letter."""
+
+    async def discard(self, letter_id: int) -> bool:
+        """Forget a letter; False if there is none."""
+
+    async def readmit(self, letter_id: int, entry: Entry) -> Receipt | None:
+        """Take a letter's event into custody again and mark the letter as replayed, in one step.
+
+        None if that has been done already, or the event is in custody anyway.
+        """

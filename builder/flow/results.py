@@ -1,7 +1,7 @@
 """What became of each request, for those who ask by its correlation id."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from builder.flow.items import Item
@@ -36,6 +36,13 @@ class Results:
             del self._in_flight[item.correlation_id]
         self._finished.pop(item.correlation_id, None)
         self._finished[item.correlation_id] = (self._clock() + self._ttl, result)
+        self._forget_old()
+
+    def restore(self, results: Iterable[Result]) -> None:
+        """Outcomes of an earlier process, the oldest first. What has happened since counts more."""
+        until = self._clock() + self._ttl
+        for result in results:
+            self._finished.setdefault(result.correlation_id, (until, result))
         self._forget_old()
 
     def get(self, correlation_id: str) -> dict[str, Any] | None:

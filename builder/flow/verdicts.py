@@ -29,10 +29,10 @@ class Verdicts:
         if isinstance(error, QuotaExceeded):
             return self._wait_for_room(error, patience, now)
         if isinstance(error, Denied):
-            return failed(_DENIED.get(error.status or 0, FailureReason.INVALID_JOB), str(error))
+            return failed(_DENIED.get(error.status or 0, FailureReason.INVALID_JOB), str(error), error)
         if patience.retries >= self.policy.max_retries:
             tries = patience.retries + 1
-            return failed(FailureReason.RETRIES_EXHAUSTED, f"{tries} tries failed; the last: {error}")
+            return failed(FailureReason.RETRIES_EXHAUSTED, f"{tries} tries failed; the last: {error}", error)
         delay = self._backoff.delay(patience.retries, self.draw, error.retry_after)
         patience.retries += 1
         return Again(Wait.RETRY, delay, str(error))
@@ -46,7 +46,7 @@ class Verdicts:
 
     def _wait_for_room(self, error: QuotaExceeded, patience: Patience, now: float) -> Done | Again:
         if not patience.wait_for("quota", now, self.policy.capacity_timeout):
-            return failed(FailureReason.QUOTA, str(error))
+            return failed(FailureReason.QUOTA, str(error), error)
         return self._set_aside(Wait.CAPACITY, str(error), patience)
 
     def _set_aside(self, wait: Wait, message: str, patience: Patience) -> Again:
@@ -59,11 +59,13 @@ class Verdicts:
         return Backoff(self.policy.retry_delay, self.policy.max_retry_delay)
 
 
-def failed(reason: FailureReason, message: str) -> Done:
-    """The end as a dead letter."""
-    return Done(Outcome.FAILED, Failure(reason, message))
+def failed(reason: FailureReason, message: str, error: Exception | None = None) -> Done:
+    """The end as a dead letter. ``error`` is what it ended of, where that was one."""
+    status = getattr(error, "status", None)
+    words = [] if error is None else [type(error).__name__, *([] if status is None else [str(status)])]
+    return Done(Outcome.FAILED, Failure(reason, message, " ".join(words)))
 
 
 def no_longer_valid(error: EventRejected) -> Done:
     """An event that was fine at the door and is not any more: the settings changed in between."""
-    return failed(FailureReason.INVALID_REQUEST, str(error))
+    return failed(FailureReason.INVALID_REQUEST, str(error), error)

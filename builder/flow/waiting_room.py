@@ -22,6 +22,7 @@ class WaitingRoom:
         self._for_build: dict[str, Item] = {}
         self._name_of: dict[Item, str] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # uvloop's handles do not tell
         self.waiting: Counter[Wait] = Counter(dict.fromkeys(Wait, 0))
 
     def __len__(self) -> int:
@@ -74,10 +75,12 @@ class WaitingRoom:
     def _set_timer(self) -> None:
         due = self.earliest()
         if self._timer is not None:
-            if due is not None and self._timer.when() <= due:
+            if due is not None and self._timer_at <= due:
                 return
             self._timer.cancel()
-        self._timer = None if due is None else asyncio.get_running_loop().call_at(due, self._open_door)
+            self._timer = None
+        if due is not None:
+            self._timer, self._timer_at = asyncio.get_running_loop().call_at(due, self._open_door), due
 
     def _open_door(self) -> None:
         self._timer = None

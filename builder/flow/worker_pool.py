@@ -10,6 +10,7 @@ import structlog
 
 from builder.errors import ClusterError, EventRejected
 from builder.events.request import build_request
+from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
 from builder.flow.ensure_job import Blocked, ensure_job
 from builder.flow.items import Again, Done, Item, Wait
@@ -18,6 +19,7 @@ from builder.flow.ports import Cluster
 from builder.flow.results import Results
 from builder.flow.verdicts import Verdicts, failed, no_longer_valid
 from builder.flow.waiting_room import WaitingRoom
+from builder.jobs import labels
 from builder.jobs.conflict import Wanted
 from builder.jobs.manifest import build_job
 from builder.models import Decision, FailureReason, Manifest, Outcome
@@ -64,6 +66,7 @@ class WorkerPool:
             await self._outage.over()
             item = await self._queue.take()
             self.busy[number] = item
+            reach(Failpoint.TAKEN)
             await self._handle(item)
             self.busy[number] = None
             self._changed.set()
@@ -95,7 +98,7 @@ class WorkerPool:
             step = no_longer_valid(exc)
         except Exception as exc:  # whatever it is, it must not shrink the pool
             log.exception("item_crashed", **_ids(item))
-            step = failed(FailureReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
+            step = failed(FailureReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}", exc)
         await self._finish(item, step, None if wanted is None else wanted.job)
 
     def _wanted(self, item: Item) -> Wanted:
@@ -107,7 +110,8 @@ class WorkerPool:
         item.patience.attempts += 1
         began = self._clock()
         try:
-            step = await ensure_job(self._cluster, wanted, self._settings.on_active_build, self._count_conflict)
+            policy = self._settings.on_active_build
+            step = await ensure_job(self._cluster, wanted, policy, self._count_conflict, self._is_unsettled)
         except ClusterError as exc:
             if await self._outage.suspect(exc):
                 return None
@@ -117,6 +121,12 @@ class WorkerPool:
         if isinstance(step, Blocked):
             return self._verdicts.after_block(step, item.patience, self._clock())
         return step
+
+    def _is_unsettled(self, job: Manifest) -> bool:
+        """True if the event that the Job was made of is still on its way here: a crash came between the two."""
+        annotations = job["metadata"].get("annotations") or {}
+        made_of = annotations.get(labels.EVENT_SOURCE), annotations.get(labels.EVENT_ID)
+        return any((item.event.source, item.event.id) == made_of for item in self.unfinished())
 
     async def _finish(self, item: Item, step: Done | Again, job: Manifest | None) -> None:
         if isinstance(step, Again):
@@ -132,14 +142,18 @@ class WorkerPool:
     async def _set_aside(self, item: Item, again: Again, job: Manifest | None) -> None:
         if again.wait is Wait.RETRY:
             self._stats.retries += 1
+        item.receipt.note(item.patience.saved(self._clock()))
         log.info("item_waits", **_ids(item), wait=again.wait.value, seconds=round(again.delay, 3), why=again.message)
+        reach(Failpoint.SET_ASIDE)
         loser = self.room.enter(item, again, None if job is None else job["metadata"]["name"])
         if loser is not None:
             await self._finish(loser, Done(Outcome.SUPERSEDED), job)
 
     async def _settle(self, item: Item, done: Done, job: Manifest | None) -> None:
         result = item.result(done, self._now(), None if job is None else job["metadata"]["name"])
+        reach(Failpoint.BEFORE_SETTLE)
         await item.receipt.settle(result)
+        reach(Failpoint.SETTLED)
         self._results.finish(item, result)
         self._count(item, done)
         fields = {} if done.failure is None else {"reason": done.failure.reason.value, "error": done.failure.message}

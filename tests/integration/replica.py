@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from builder.adapters.sqlite_journal import SqliteJournal
 from builder.app import Parts, assemble
 from builder.flow.items import Wait
-from builder.flow.ports import Cluster
+from builder.flow.ports import Cluster, LetterFilter
 from builder.models import DeadLetter, Event
 from builder.settings_sources import validate
 from tests.contract.harness import eventually
@@ -17,23 +20,27 @@ from tests.integration.service import ENDED, settings_tree
 class Replica:
     """A running use case, whose insides a test may look at."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, journal: SqliteJournal) -> None:
         self.parts = parts
+        self.journal = journal
 
     @classmethod
     @asynccontextmanager
     async def open(cls, cluster: Cluster, **sections: Any) -> AsyncIterator[Self]:
-        """The workers at work; ``sections`` are settings in the file's spelling."""
-        parts = assemble(validate(settings_tree(sections)), cluster)
-        works = [parts.pool.work(number) for number in parts.pool.busy]
-        tasks = [asyncio.create_task(work) for work in (*works, parts.outage.watch())]
-        try:
-            yield cls(parts)
-        finally:
-            parts.pool.room.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        """The workers at work, on a journal of their own; ``sections`` are settings in the file's spelling."""
+        settings = validate(settings_tree(sections))
+        with TemporaryDirectory() as folder:
+            async with SqliteJournal.open(Path(folder) / "journal.sqlite3", settings) as journal:
+                parts = assemble(settings, cluster, journal)
+                works = [parts.pool.work(number) for number in parts.pool.busy]
+                tasks = [asyncio.create_task(work) for work in (*works, parts.outage.watch())]
+                try:
+                    yield cls(parts, journal)
+                finally:
+                    parts.pool.room.close()
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
 
     async def offer(self, *events: Event) -> None:
         """Take events in, as the receiver does."""
@@ -67,4 +74,4 @@ class Replica:
 
     async def letters(self) -> Sequence[DeadLetter]:
         """The dead letters, the newest first."""
-        return await self.parts.journal.dead_letters()
+        return await self.journal.letters(LetterFilter(), 1000)

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import httpx
 
+from builder import failpoints
+from builder.failpoints import Failpoint
 from tests.contract.harness import eventually
 from tests.integration.messages import Document, binary
 from tests.integration.namespace import Namespace
@@ -84,6 +86,21 @@ class Service:
         (line,) = await eventually(self._first_words, bool)
         self.url = line["url"]
         self.http.base_url = httpx.URL(self.url)
+
+    async def listening_or_dead(self) -> None:
+        """Wait until it says where it listens, or has died before it could."""
+
+        async def look() -> bool:
+            return self._process.poll() is not None or bool(self.logged("listening"))
+
+        await eventually(look, bool)
+        if self.alive:
+            await self.listening()
+
+    @property
+    def alive(self) -> bool:
+        """True until its end."""
+        return self._process.poll() is None
 
     async def _first_words(self) -> list[Document]:
         assert self._process.poll() is None, f"ended with {self._process.returncode}:\n{self.text()}"
@@ -174,21 +191,45 @@ class Services:
         self._stack = AsyncExitStack()
 
     async def start(
-        self, namespace: Namespace, *flags: str, kubeconfig: Path | None = None, **settings: Any
+        self,
+        namespace: Namespace,
+        *flags: str,
+        kubeconfig: Path | None = None,
+        journal: Path | None = None,
+        **settings: Any,
     ) -> Service:
-        """A service that listens, for the Jobs of ``namespace``; ``settings`` are sections in the file's spelling."""
-        service = self.spawn(namespace, *flags, kubeconfig=kubeconfig, **settings)
+        """A service that listens, for the Jobs of ``namespace``; ``settings`` are sections in the file's spelling.
+
+        It has a journal of its own unless it is to go on with another's.
+        """
+        service = self.spawn(namespace, *flags, kubeconfig=kubeconfig, journal=journal, **settings)
         await service.listening()
         return service
 
-    def spawn(self, namespace: Namespace, *flags: str, kubeconfig: Path | None = None, **settings: Any) -> Service:
+    async def start_doomed(self, namespace: Namespace, point: Failpoint, count: int, **settings: Any) -> Service:
+        """A service that dies at the ``count``-th time that it reaches the failpoint; it may have done so already."""
+        service = self.spawn(namespace, environ={failpoints.VARIABLE: f"{point}:{count}"}, **settings)
+        await service.listening_or_dead()
+        return service
+
+    def spawn(
+        self,
+        namespace: Namespace,
+        *flags: str,
+        kubeconfig: Path | None = None,
+        journal: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> Service:
         """As ``start``, but not waited for."""
         self._started += 1
         config = self._folder / f"service-{self._started}.json"
         config.write_text(json.dumps(settings_tree(settings)))
-        environ = namespace.environ if kubeconfig is None else {"KUBECONFIG": str(kubeconfig)}
+        variables = dict(namespace.environ if kubeconfig is None else {"KUBECONFIG": str(kubeconfig)})
+        variables["BUILDER_JOURNAL__PATH"] = str(config.with_suffix(".sqlite3") if journal is None else journal)
+        variables |= environ or {}
         standard = f"--config={config}", f"--namespace={namespace.name}", "--port=0"
-        service = Service.spawn(config.with_suffix(".log"), *standard, *flags, environ=environ)
+        service = Service.spawn(config.with_suffix(".log"), *standard, *flags, environ=variables)
         self._stack.push_async_callback(service.close)
         return service
 

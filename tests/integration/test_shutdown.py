@@ -36,6 +36,7 @@ async def with_a_full_queue(
     service = await services.start(
         namespace_apart,
         kubeconfig=namespace_apart.kubeconfig(folder / "slow", server=slow_api.url),
+        journal=folder / "journal.sqlite3",
         asyncJobCreator={"workerCount": 1, "maxQueueSize": EVENTS, **policy},
     )
     slow_api.hold()
@@ -102,14 +103,13 @@ async def test_what_cannot_be_drained_in_time_is_named(
 async def test_what_was_left_over_is_built_by_the_next_service(
     namespace_apart: Namespace, services: Services, slow_api: SlowApi, tmp_path: Path
 ) -> None:
-    """A broker sends again what was left unfinished: every event ends with its one Job."""
+    """It goes on with the journal: nobody has to send anything again, and every event ends with its one Job."""
     service = await with_a_full_queue(namespace_apart, services, slow_api, tmp_path, drainTimeout="100ms")
     service.signal(signal.SIGTERM)
     assert await service.exit_code(within=10) == 0
     assert len(service.logged("left_unfinished")) == EVENTS
 
-    following = await services.start(namespace_apart)
-    await following.send(*(build_of(f"parser{number}") for number in range(EVENTS)))
+    following = await services.start(namespace_apart, journal=tmp_path / "journal.sqlite3")
     stats = await following.all_done(EVENTS)
 
     # The first service's one request had reached the API server, though its answer never came.
@@ -151,13 +151,15 @@ GOOD = {"kaniko": {"registry": REGISTRY}, "logging": {"format": "json"}}
 
 
 async def start_error(folder: Path, config: Any, *flags: str, **environ: str) -> tuple[int, str]:
-    """The exit code and the words of a service that does not start; it must not explain itself with a traceback."""
+    """The exit code of a service that does not start, and its words beside the log, which must be no traceback."""
     file = folder / "config.yaml"
     file.write_text(config if isinstance(config, str) else json.dumps(config))
-    started = await run("-m", "builder", "serve", f"--config={file}", "--port=0", *flags, environ=environ)
+    variables = {"BUILDER_JOURNAL__PATH": str(folder / "journal.sqlite3")} | environ
+    started = await run("-m", "builder", "serve", f"--config={file}", "--port=0", *flags, environ=variables)
     assert "Traceback" not in started.stderr
     assert started.stdout == ""
-    return started.returncode, started.stderr.replace(str(folder), "…")
+    words = [line for line in started.stderr.splitlines(keepends=True) if not line.startswith("{")]
+    return started.returncode, "".join(words).replace(str(folder), "…")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The documents say what is so: snippets run, tables are compared with the code, links lead somewhere."""
 
 import ast
+import asyncio
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from builder import app, cli, errors
 from builder.adapters.kubernetes.cluster import _VERBS
 from builder.adapters.memory_cluster import MemoryCluster
 from builder.adapters.memory_cluster.rules import check_job
+from builder.adapters.memory_journal import MemoryJournal
 from builder.errors import ClusterError, SettingsError
 from builder.events import request, routing
 from builder.events.job_start import JobStart, Parameters
@@ -156,9 +158,10 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     environ["PYTHONWARNINGS"] = "error"
     fast = {f"BUILDER_MEMORY__{name}_TIME": "10ms" for name in ("PENDING", "BUILD", "DELETION")}
     command = [sys.executable, "-m", "builder", "serve", "--cluster", "memory", "--host", "127.0.0.1", "--port", "0"]
+    kept = {"BUILDER_JOURNAL__PATH": str(tmp_path / "journal.sqlite3")}
     log = tmp_path / "log"
     with log.open("wb") as out:
-        service = subprocess.Popen(command, cwd=ROOT, env=environ | fast, stdout=out, stderr=subprocess.STDOUT)
+        service = subprocess.Popen(command, cwd=ROOT, env=environ | fast | kept, stdout=out, stderr=subprocess.STDOUT)
     try:
         yield Reader(tmp_path, _url(log, service), environ)
     finally:
@@ -169,7 +172,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 def _url(log: Path, service: subprocess.Popen[bytes]) -> str:
     while service.poll() is None:
-        if found := re.search(r'"url": "([^"]+)".*\n', log.read_text()):
+        if found := re.search(r'"url": ?"([^"]+)".*\n', log.read_text()):
             return found[1]
         time.sleep(0.02)
     pytest.fail(f"the service did not start: {log.read_text()}")
@@ -238,8 +241,10 @@ def test_shell_lines_for_people_name_what_there_is(block: Block) -> None:
         assert f"\n{target}:" in makefile
     for path in re.findall(r"(?:scripts|tests|builder)/[\w./-]+", block.text):
         assert (ROOT / path).exists(), path
-    for command, rest in re.findall(r"^knative-lambda-builder (\w+)([^|\n]*)", block.text, re.MULTILINE):
-        shown = help_of(command)
+    for command, rest in re.findall(
+        r"^knative-lambda-builder (dead-letters \w+|\w+)([^|\n]*)", block.text, re.MULTILINE
+    ):
+        shown = help_of(*command.split())
         assert all(flag in shown for flag in re.findall(r"--[a-z-]+", rest))
 
 
@@ -299,14 +304,21 @@ def test_a_registry_is_the_only_setting_without_a_default() -> None:
     validate({"kaniko": {"registry": "registry.example.com/team"}})
 
 
+def assembled(cluster: MemoryCluster) -> app.Parts:
+    """A service that does not run."""
+    known = building.settings()
+    clock = asyncio.get_running_loop().time
+    return app.assemble(known, cluster, MemoryJournal(known.idempotency, known.dead_letters, clock))
+
+
 async def test_endpoints_and_stats_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     routes: list[web.RouteDef] = []
     monkeypatch.setattr(app, "listening", lambda _settings, given, *_: routes.extend(given))
     async with MemoryCluster(Memory()) as cluster:
-        parts = app.assemble(building.settings(), cluster)
+        parts = assembled(cluster)
         parts.listening()
         stats = parts.overview.stats()
-    there = {f"{route.method} {re.sub(':[^}]*', '', route.path)}" for route in routes}
+    there = {f"{route.method} {re.sub(r':([^{}]|{[^{}]*})*', '', route.path)}" for route in routes}
     documented = first_codes(table(README, "Route", "Answer"))
     assert sorted(documented) == sorted(there)
     assert first_codes(table(README, "Field", "Means")) == list(stats)
@@ -315,7 +327,7 @@ async def test_endpoints_and_stats_tables(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_metrics_table() -> None:
     """Names, labels and every value of a label."""
     async with MemoryCluster(Memory()) as cluster:
-        parts = app.assemble(building.settings(), cluster)
+        parts = assembled(cluster)
         body, _ = Metrics(parts.stats, parts.overview.gauges).render("")
     scraped: dict[str, dict[str, list[str]]] = {}
     for family in text_string_to_metric_families(body.decode()):
@@ -397,12 +409,12 @@ def test_source_url_table(row: list[str]) -> None:
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 
-COMMANDS = [command.__name__.rpartition(".")[2] for command in cli._COMMANDS]
+COMMANDS = [command.__name__.rpartition(".")[2].replace("_", "-") for command in cli._COMMANDS]
 
 
-def help_of(command: str) -> str:
+def help_of(*command: str) -> str:
     ran = subprocess.run(
-        [sys.executable, "-m", "builder", command, "--help"], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-m", "builder", *command, "--help"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     return ran.stdout
 

@@ -9,7 +9,7 @@ from builder.stats import Gauges, Stats
 
 def scrape(stats: Stats) -> dict[str, dict[str, float]]:
     """Name → labels → value of one scrape."""
-    gauges = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, api_server_up=True, draining=False)
+    gauges = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, api_server_up=True, journal_writable=False, draining=False)
     text, content_type = Metrics(stats, lambda: gauges).render("")
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     samples: dict[str, dict[str, float]] = {}
@@ -50,6 +50,7 @@ def test_facts_and_gauges() -> None:
     assert samples["job_creation_duration_seconds_sum"] == {"": 7000.205}
     assert samples["knative_lambda_builder_queue_items"] == {"": 3}
     assert samples["knative_lambda_builder_api_server_up"] == {"": 1}
+    assert samples["knative_lambda_builder_journal_writable"] == {"": 0}
     assert samples["knative_lambda_builder_waiting_items"] == {"retry": 1}
 
 

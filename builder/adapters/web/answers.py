@@ -56,9 +56,9 @@ def retry_after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(1, round(seconds)))}
 
 
-def json_answer(document: Any) -> web.Response:
-    """200 with a JSON document."""
-    return web.Response(body=json_body(document), content_type="application/json")
+def json_answer(document: Any, status: int = 200) -> web.Response:
+    """A JSON document."""
+    return web.Response(status=status, body=json_body(document), content_type="application/json")
 
 
 def json_body(document: Any) -> bytes:
@@ -80,6 +80,10 @@ def middleware(stats: Stats) -> Any:
             response = await handler(request)
         except web.HTTPException as exc:
             response = _refusal(exc)
+        except EventRejected as exc:
+            response = rejected(exc)
+        except NotNow as exc:
+            response = not_now(exc)
         except ConnectionError:  # the sender hung up within its request: nobody reads this
             response = problem(400, "the request ended before its body did")
         except Exception:

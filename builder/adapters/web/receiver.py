@@ -15,7 +15,8 @@ from builder.adapters.web.body import read_body
 from builder.errors import EventRejected, NotNow, QueueFull
 from builder.events.headers import encodable
 from builder.events.parsing import Mode, Rejected, parse_http
-from builder.flow.intake import Intake
+from builder.failpoints import Failpoint, reach
+from builder.flow.intake import Intake, Ticket
 from builder.models import Event
 from builder.settings import Intake as IntakeSettings
 
@@ -43,6 +44,7 @@ class Receiver:
             body = await read_body(request, self._settings.max_body_size)
         except EventRejected as exc:
             return await self._unread(request, content_type, exc)
+        reach(Failpoint.BODY_READ)
         mode, items = parse_http(content_type, request.headers.items(), body)
         return await (self._batch(request, items) if mode is Mode.BATCH else self._one(request, items[0]))
 
@@ -80,19 +82,29 @@ class Receiver:
         return web.Response(status=202, body=body, headers=_JSON)
 
     async def _batch(self, request: web.Request, items: Sequence[Event | Rejected]) -> web.Response:
-        errors: list[EventRejected | NotNow | None] = []
+        taken: list[Ticket | EventRejected | NotNow] = []
         # All of them together wait for slots as long as one alone may: after that, or once one got none, none waits.
         clock = asyncio.get_running_loop().time
         until = clock() + self._settings.slot_wait
         patient = True
         for item in items:
             try:
-                await self._intake.offer(item, patient=patient and clock() < until)
-                errors.append(None)
+                taken.append(await self._intake.take(item, patient=patient and clock() < until))
             except (EventRejected, NotNow) as exc:
-                errors.append(exc)
+                taken.append(exc)
                 patient = patient and not isinstance(exc, NotNow)
+        # They go to their ends side by side, so all of them together take no longer than one may.
+        errors = await asyncio.gather(*(self._settled(one) for one in taken))
         return self._batch_answer(request, [_report(*pair) for pair in zip(items, errors, strict=True)], errors)
+
+    async def _settled(self, taken: Ticket | EventRejected | NotNow) -> EventRejected | NotNow | None:
+        if not isinstance(taken, Ticket):
+            return taken
+        try:
+            await self._intake.settled(taken)
+        except NotNow as exc:
+            return exc
+        return None
 
     def _batch_answer(
         self, request: web.Request, reports: list[dict[str, Any]], errors: Sequence[EventRejected | NotNow | None]

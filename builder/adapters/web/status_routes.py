@@ -2,28 +2,22 @@
 
 from aiohttp import web
 
-from builder.adapters.web.answers import errors_of, json_answer, problem
+from builder.adapters.web.answers import json_answer, problem
 from builder.flow.overview import Overview
-from builder.flow.ports import Journal
 from builder.metrics import Metrics
-from builder.models import DeadLetter
-
-_SHOWN = 100
 
 
 class StatusRoutes:
     """Reading is open inside the cluster; nothing here changes anything."""
 
-    def __init__(self, overview: Overview, metrics: Metrics, journal: Journal) -> None:
+    def __init__(self, overview: Overview, metrics: Metrics) -> None:
         self._overview = overview
         self._metrics = metrics
-        self._journal = journal
 
     def routes(self) -> list[web.RouteDef]:
         """All of them, the fixed names before the one that takes any."""
         return [
             web.get("/async-jobs/stats", self.stats),
-            web.get("/async-jobs/dead-letters", self.dead_letters),
             web.get("/async-jobs/{correlation_id:.+}", self.result),
             web.get("/health/live", self.live),
             web.get("/health/ready", self.ready),
@@ -42,11 +36,6 @@ class StatusRoutes:
             return problem(404, f"no request of correlation id {correlation_id!r} is known here (any more)")
         return json_answer(document)
 
-    async def dead_letters(self, _request: web.Request) -> web.Response:
-        """The newest hundred, without their bodies."""
-        letters = await self._journal.dead_letters()
-        return json_answer({"count": len(letters), "items": [_letter(one) for one in letters[:_SHOWN]]})
-
     async def live(self, _request: web.Request) -> web.Response:
         """The process turns its loop: more is not asked, for a restart would mend nothing else."""
         return json_answer({"status": "ok"})
@@ -63,16 +52,3 @@ class StatusRoutes:
         except (TypeError, ValueError):  # prometheus-client trips over a version that is no number
             body, content_type = self._metrics.render("")
         return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-def _letter(letter: DeadLetter) -> dict[str, object]:
-    return {
-        "reason": letter.reason.value,
-        "message": letter.message,
-        "errors": errors_of(letter.problems),
-        "event": dict(letter.attributes),
-        "attempts": letter.attempts,
-        "first_at": letter.first_at.isoformat(),
-        "last_at": letter.last_at.isoformat(),
-        "body_bytes": len(letter.body),
-    }

@@ -8,8 +8,9 @@ from builder.adapters.memory_cluster import MemoryCluster
 from builder.errors import Draining, EventRejected, Problem, QueueFull
 from builder.events.parsing import Rejected
 from builder.flow.intake import Accepted
+from builder.flow.items import Done
 from builder.flow.ports import Entry, Receipt
-from builder.models import Event, RejectReason
+from builder.models import Event, Outcome, RejectReason
 from builder.models import Flow as Road
 from builder.settings import Memory
 from builder.stats import RefusedBecause
@@ -53,6 +54,8 @@ async def test_an_identity_is_forgotten_after_its_time() -> None:
     """The time to live bounds what is remembered."""
     door = flow(idempotency={"ttl": "1h"})
     await door.intake.offer(building.event("e-1"))
+    item = await door.queue.take()
+    await item.receipt.settle(item.result(Done(Outcome.CREATED), building.NOON, "job"))
     await asyncio.sleep(3599)
     assert (await door.intake.offer(building.event("e-1"))).status is Accepted.DUPLICATE
     await asyncio.sleep(2)
@@ -83,7 +86,7 @@ async def test_a_rejected_event_is_kept_and_not_seen() -> None:
     with pytest.raises(EventRejected) as rejection:
         await door.intake.offer(building.event("e-1", target=("../etc", "p")))
     assert [problem.field for problem in rejection.value.problems] == ["data.third_party_id"]
-    (letter,) = await door.journal.dead_letters()
+    (letter,) = await door.letters()
     assert (letter.reason, letter.attributes["id"], letter.problems) == (
         RejectReason.INVALID,
         "e-1",
@@ -102,7 +105,7 @@ async def test_what_could_not_even_be_read_is_kept(status: int, reason: RejectRe
     unreadable = Rejected({"id": "e-1"}, "text/plain", b"hello", (Problem("body", "is no JSON"),), status)
     with pytest.raises(EventRejected):
         await door.intake.offer(unreadable)
-    (letter,) = await door.journal.dead_letters()
+    (letter,) = await door.letters()
     assert (letter.reason, letter.attributes, letter.content_type, letter.body) == (
         reason,
         {"id": "e-1"},
@@ -117,10 +120,10 @@ async def test_dead_letters_are_bounded() -> None:
     for number in range(5):
         with pytest.raises(EventRejected):
             await door.intake.offer(Rejected({"id": f"e-{number}"}, "", b"", (Problem("body", "wrong"),)))
-    assert [letter.attributes["id"] for letter in await door.journal.dead_letters()] == ["e-4", "e-3", "e-2"]
+    assert [letter.attributes["id"] for letter in await door.letters()] == ["e-4", "e-3", "e-2"]
     with pytest.raises(EventRejected):
         await door.intake.offer(Rejected({"id": "big"}, "", b"x" * 9_970, (Problem("body", "wrong"),)))
-    assert [letter.attributes["id"] for letter in await door.journal.dead_letters()] == ["big"]
+    assert [letter.attributes["id"] for letter in await door.letters()] == ["big"]
 
 
 async def test_a_closed_door_takes_nothing() -> None:
@@ -129,7 +132,7 @@ async def test_a_closed_door_takes_nothing() -> None:
     door.intake.close()
     with pytest.raises(Draining):
         await door.intake.offer(building.event("e-1"))
-    assert (len(door.queue), await door.journal.dead_letters()) == (0, [])
+    assert (len(door.queue), await door.letters()) == (0, [])
 
 
 async def test_a_journal_that_fails_costs_no_slot() -> None:

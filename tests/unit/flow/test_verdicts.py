@@ -12,9 +12,9 @@ from builder.settings import AsyncJobCreator
 VERDICTS = Verdicts(AsyncJobCreator(), draw=lambda: 0.5)
 
 
-def dead(reason: FailureReason, message: str) -> Done:
+def dead(reason: FailureReason, message: str, error: str = "") -> Done:
     """The end as a dead letter."""
-    return Done(Outcome.FAILED, Failure(reason, message))
+    return Done(Outcome.FAILED, Failure(reason, message, error))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def dead(reason: FailureReason, message: str) -> Done:
 )
 def test_what_cannot_help_is_not_tried_again(error: ClusterError, reason: FailureReason) -> None:
     """A dead letter at once, with the API server's own words."""
-    assert VERDICTS.after_error(error, Patience(), 0.0) == dead(reason, str(error))
+    assert VERDICTS.after_error(error, Patience(), 0.0) == dead(reason, str(error), f"Denied {error.status}")
 
 
 def test_transient_failures_are_tried_three_times_again() -> None:
@@ -40,7 +40,7 @@ def test_transient_failures_are_tried_three_times_again() -> None:
         Again(Wait.RETRY, 0.05, "busy"),
         Again(Wait.RETRY, 0.1, "busy"),
         Again(Wait.RETRY, 0.2, "busy"),
-        dead(FailureReason.RETRIES_EXHAUSTED, "4 tries failed; the last: busy"),
+        dead(FailureReason.RETRIES_EXHAUSTED, "4 tries failed; the last: busy", "Transient 503"),
     ]
 
 
@@ -54,7 +54,7 @@ def test_no_retries_at_all() -> None:
     """``maxRetries: 0`` means one try."""
     verdicts = Verdicts(AsyncJobCreator(max_retries=0), draw=lambda: 0.5)
     step = verdicts.after_error(Transient("busy", status=500), Patience(), 0.0)
-    assert step == dead(FailureReason.RETRIES_EXHAUSTED, "1 tries failed; the last: busy")
+    assert step == dead(FailureReason.RETRIES_EXHAUSTED, "1 tries failed; the last: busy", "Transient 500")
 
 
 def test_a_full_quota_is_waited_for() -> None:
@@ -63,7 +63,9 @@ def test_a_full_quota_is_waited_for() -> None:
     assert VERDICTS.after_error(full, patience, 100.0) == Again(Wait.CAPACITY, 0.05, "exceeded quota")
     assert VERDICTS.after_error(full, patience, 3699.0) == Again(Wait.CAPACITY, 0.1, "exceeded quota")
     assert patience.retries == 0
-    assert VERDICTS.after_error(full, patience, 3700.0) == dead(FailureReason.QUOTA, "exceeded quota")
+    assert VERDICTS.after_error(full, patience, 3700.0) == dead(
+        FailureReason.QUOTA, "exceeded quota", "QuotaExceeded 403"
+    )
 
 
 def test_a_running_build_is_waited_for_until_its_own_deadline() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+import uvloop
 
 from builder.flow.items import Again, Item, Wait
 from builder.flow.waiting_room import WaitingRoom
@@ -77,3 +78,17 @@ async def test_people_see_what_an_item_waits_for() -> None:
     room.enter(one, again(1), None)
     assert one.state == "waiting: because"
     room.close()
+
+
+def test_on_the_loop_of_the_service() -> None:
+    """The service runs on uvloop, whose handles are not asyncio's: an item that is due at once comes back too."""
+
+    async def main() -> list[Item]:
+        back: asyncio.Queue[Item] = asyncio.Queue()
+        room = WaitingRoom(back.put_nowait)
+        for name, delay in (("late", 0.002), ("now", 0.0), ("soon", 0.001)):
+            room.enter(item(name), again(delay), None)
+        async with asyncio.timeout(5):
+            return [await back.get() for _ in range(3)]
+
+    assert [one.event.id for one in uvloop.run(main())] == ["now", "soon", "late"]

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from builder.adapters.memory_cluster import MemoryCluster
-from builder.errors import ClusterError, Denied, Transient, Unreachable
+from builder.errors import ClusterError, Denied, QueueFull, Transient, Unreachable
 from builder.flow.intake import Accepted
 from builder.models import FailureReason, Outcome
 from builder.settings import Memory
@@ -74,6 +74,19 @@ async def test_an_earlier_event_that_comes_late_is_superseded() -> None:
     cluster.close()
 
 
+async def test_the_room_of_those_who_wait_is_bounded() -> None:
+    """Events for targets that are being built must not fill the memory: past ``maxWaiting`` the door refuses."""
+    cluster = ScriptedCluster(*[Transient("busy", status=503, retry_after=60.0)] * 2)
+    async with Flow(cluster, building.settings(asyncJobCreator={"maxWaiting": 2})) as flow:
+        for number in range(2):
+            await flow.intake.offer(building.event(f"e-{number}", target=("acme", f"p{number}")))
+        await asyncio.sleep(1)
+        with pytest.raises(QueueFull, match=r"asyncJobCreator\.maxWaiting"):
+            await flow.intake.offer(building.event("e-2", target=("acme", "p2")))
+        await asyncio.sleep(100)
+        await flow.intake.offer(building.event("e-2", target=("acme", "p2")))
+
+
 async def test_transient_failures_are_retried_and_hold_no_worker() -> None:
     """Between two tries the only worker serves others."""
     cluster = ScriptedCluster(Transient("busy", status=503, retry_after=30.0))
@@ -93,7 +106,7 @@ async def test_a_failure_becomes_a_dead_letter_with_the_servers_words() -> None:
     async with Flow(cluster, building.settings()) as flow:
         await flow.intake.offer(building.event("e-1"))
         await asyncio.sleep(1)
-        (letter,) = await flow.journal.dead_letters()
+        (letter,) = await flow.letters()
         assert (letter.reason, letter.message, letter.attempts, letter.attributes["id"]) == (
             FailureReason.FORBIDDEN,
             'jobs.batch is forbidden: User "x" cannot create',

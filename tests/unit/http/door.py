@@ -10,13 +10,16 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from builder.adapters.memory_cluster import MemoryCluster
-from builder.app import Parts, assemble
+from builder.adapters.memory_journal import MemoryJournal
+from builder.adapters.sqlite_journal import SqliteJournal
+from builder.app import Custody, Parts, assemble
 from builder.models import Event
 from builder.settings import Settings
 from tests import building
@@ -236,13 +239,28 @@ class Door:
 
 
 @asynccontextmanager
-async def serving(make_cluster: type[MemoryCluster] = MemoryCluster, **settings: Any) -> AsyncIterator[Door]:
-    """The service on a free port of loopback; ``settings`` are top-level keys in the file's spelling."""
+async def serving(
+    make_cluster: type[MemoryCluster] = MemoryCluster, *, file: Path | None = None, **settings: Any
+) -> AsyncIterator[Door]:
+    """The service on a free port of loopback; ``settings`` are top-level keys in the file's spelling.
+
+    Its journal is in memory, or in ``file``.
+    """
     known: Settings = building.settings(**{"server": {"host": "127.0.0.1", "port": 0}, **settings})
-    async with make_cluster(known.memory) as cluster:
-        parts = assemble(known, cluster)
+    async with make_cluster(known.memory) as cluster, _journal(known, file) as journal:
+        parts = assemble(known, cluster, journal)
+        await parts.recovery.run()
         async with parts.listening() as url, _client(url) as client:
             yield Door(parts, cluster, client)
+
+
+@asynccontextmanager
+async def _journal(settings: Settings, file: Path | None) -> AsyncIterator[Custody]:
+    if file is None:
+        yield MemoryJournal(settings.idempotency, settings.dead_letters, asyncio.get_running_loop().time)
+        return
+    async with SqliteJournal.open(file, settings) as journal:
+        yield journal
 
 
 def _client(url: str) -> httpx.AsyncClient:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from builder.flow.ports import LetterFilter
 from tests.unit.http.door import PROBLEM, QUEUED, Door, batch, binary, example, numbered, problem_of, serving, until
 
 
@@ -66,7 +67,7 @@ async def test_good_and_bad(door: Door) -> None:
 async def test_kept_elements_can_be_sent_again(door: Door) -> None:
     """A dead letter of a batch holds its own event, not the batch."""
     await door.deliver(batch(numbered(0), numbered(1, {"id": ""})))
-    (letter,) = await door.parts.journal.dead_letters()
+    (letter,) = await door.parts.office.box.letters(LetterFilter(), 1000)
     assert letter.content_type == "application/cloudevents+json"
     again = await door.client.post("/", content=letter.body, headers={"Content-Type": letter.content_type})
     assert (again.status_code, problem_of(again)["errors"][0]["field"]) == (400, "id")

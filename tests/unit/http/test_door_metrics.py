@@ -35,6 +35,7 @@ SINGLE = {
     f"{B}workers": 5,
     f"{B}workers_busy": 0,
     f"{B}api_server_up": 1,
+    f"{B}journal_writable": 1,
 }
 BUCKETED = ["job_creation_duration_seconds_bucket", "kaniko_job_api_duration_seconds_bucket"]
 

@@ -87,6 +87,8 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "failures": {},
         "retries": 0,
         "conflicts": {},
+        "brought_back": 0,
+        "journal": {"writable": True, "trouble": None},
         "creation_seconds": nothing,
         "api_seconds": nothing,
         "api_server": {"up": True, "reason": None, "outages": 0},
@@ -234,7 +236,7 @@ async def test_results_are_bounded() -> None:
 
 async def test_no_dead_letters(door: Door) -> None:
     """A list that is empty is a list."""
-    assert await door.get("/async-jobs/dead-letters") == {"count": 0, "items": []}
+    assert await door.get("/async-jobs/dead-letters") == {"count": 0, "items": [], "next_before": None}
 
 
 async def test_newest_hundred(door: Door) -> None:

@@ -1,0 +1,92 @@
+"""The events' rows, and their results. Every function is one step inside a transaction of the writer's."""
+
+import sqlite3
+from typing import Any, NamedTuple
+
+from builder.adapters.sqlite_journal import rows
+from builder.flow.ports import Entry
+from builder.models import Result
+
+PAGE = 200
+
+# Once, and not while the identity's time runs; ``?8`` says that it may run (a replay).
+_ADMIT = """
+INSERT INTO events (seq, identity, priority, accepted_at, attributes, data) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+WHERE ?8 OR NOT EXISTS (SELECT 1 FROM seen WHERE identity = ?2 AND until > ?7)
+ON CONFLICT (identity) DO NOTHING
+"""
+_SEEN = """
+SELECT EXISTS (SELECT 1 FROM events WHERE identity = ?1)
+    OR EXISTS (SELECT 1 FROM seen WHERE identity = ?1 AND until > ?2)
+"""
+_FINISH = "INSERT INTO seen VALUES (?, ?) ON CONFLICT (identity) DO UPDATE SET until = excluded.until"
+_RESULT = """
+INSERT INTO results VALUES (?, ?, ?)
+ON CONFLICT (correlation_id) DO UPDATE SET until = excluded.until, document = excluded.document
+"""
+_UNFINISHED = """
+SELECT seq, identity, priority, accepted_at, attributes, progress, data FROM events
+WHERE (priority, seq) > (?, ?) AND seq <= ? ORDER BY priority, seq LIMIT ?
+"""
+
+
+class Row(NamedTuple):
+    """An event that is to be taken into custody."""
+
+    seq: int
+    identity: bytes
+    priority: int
+    accepted_at: float
+    attributes: str
+    data: bytes
+
+    @classmethod
+    def of(cls, seq: int, entry: Entry) -> "Row":
+        """The row of an entry."""
+        event = entry.event
+        accepted_at = entry.accepted_at.timestamp()
+        return cls(seq, event.identity, entry.priority, accepted_at, rows.attributes_of(event), event.data)
+
+
+def admit(row: Row, now: float, connection: sqlite3.Connection, *, again: bool = False) -> bool:
+    """False if the event is in custody, or was and its time is not over; ``again`` makes light of the latter."""
+    return connection.execute(_ADMIT, (*row, now, again)).rowcount == 1
+
+
+def seen(identity: bytes, now: float, connection: sqlite3.Connection) -> bool:
+    """See ``Journal.seen``."""
+    (found,) = connection.execute(_SEEN, (identity, now)).fetchone()
+    return bool(found)
+
+
+def finish(seq: int, identity: bytes, until: float, connection: sqlite3.Connection) -> None:
+    """Of a settled event the identity is left."""
+    connection.execute("DELETE FROM events WHERE seq = ?", (seq,))
+    connection.execute(_FINISH, (identity, until))
+
+
+def note(seq: int, progress: str, connection: sqlite3.Connection) -> None:
+    """See ``Receipt.note``."""
+    connection.execute("UPDATE events SET progress = ? WHERE seq = ?", (progress, seq))
+
+
+def last(connection: sqlite3.Connection) -> int:
+    """The number of the youngest unfinished event; 0 if there is none."""
+    (number,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+    return int(number)
+
+
+def unfinished(after: tuple[int, int], up_to: int, connection: sqlite3.Connection) -> list[Any]:
+    """The next page of unfinished events behind (priority, seq)."""
+    return connection.execute(_UNFINISHED, (*after, up_to, PAGE)).fetchall()
+
+
+def keep_result(result: Result, until: float, connection: sqlite3.Connection) -> None:
+    """The outcome, for those who ask."""
+    connection.execute(_RESULT, (result.correlation_id, until, rows.document_of(result)))
+
+
+def results(now: float, limit: int, connection: sqlite3.Connection) -> list[str]:
+    """The youngest results as documents, the oldest of them first."""
+    newest = "SELECT document FROM results WHERE until > ? ORDER BY until DESC LIMIT ?"
+    return [document for (document,) in connection.execute(newest, (now, limit))][::-1]

@@ -1,0 +1,226 @@
+"""The journal's operations: what each means in rows."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from builder.adapters.sqlite_journal import events, housekeeping, letters, rows
+from builder.adapters.sqlite_journal.file import connect, locked
+from builder.adapters.sqlite_journal.writer import Writer
+from builder.errors import StartError, StorageError
+from builder.flow.ports import Entry, LetterFilter, Receipt, Unfinished
+from builder.models import DeadLetter, Event, Result
+from builder.settings import Settings
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class SqliteJournal:
+    """One file, one process, one writing thread. An answer that was awaited is on the disk.
+
+    ``now`` is seconds since 1970, for what is kept outlives the process.
+    """
+
+    def __init__(self, path: Path, settings: Settings, now: Callable[[], float] = time.time) -> None:
+        """``open`` makes them, once it owns the file."""
+        self.path = path
+        self.trouble: str | None = None
+        self._settings = settings
+        self._now = now
+        self._writer = Writer(partial(connect, path))
+        self._next = 1
+        self._start = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, path: Path, settings: Settings, now: Callable[[], float] = time.time
+    ) -> AsyncIterator["SqliteJournal"]:
+        """Own the file and read what an earlier process left.
+
+        Raises:
+            StartError: somebody else has it, it cannot be written, or it is of a newer version.
+        """
+        with locked(path) as own:
+            journal = cls(own, settings, now)
+            try:
+                await journal._begin()
+                yield journal
+            finally:
+                await journal.close()
+
+    async def close(self) -> None:
+        """Write what waits, and end."""
+        await self._writer.close()
+
+    async def seen(self, identity: bytes) -> bool:
+        """See ``Journal``."""
+        return await self._do(partial(events.seen, identity, self._now()))
+
+    async def admit(self, entry: Entry) -> Receipt | None:
+        """See ``Journal``."""
+        row = self._row(entry)
+        admitted = await self._do(partial(events.admit, row, self._now()))
+        return _Receipt(self, row.seq, entry.event) if admitted else None
+
+    def outcome(self, _identity: bytes) -> asyncio.Future[Result] | None:
+        """See ``Journal``: nobody waits, for the event is held here."""
+        return None
+
+    async def unfinished(self) -> AsyncIterator[Unfinished]:
+        """See ``Journal``. Those that were admitted since the start are not among them."""
+        after = (0, 0)
+        while page := await self._do(partial(events.unfinished, after, self._start)):
+            for row in page:
+                try:
+                    event = rows.event_of(row["attributes"], row["data"])
+                    entry = Entry(event, rows.moment(row["accepted_at"]), row["priority"])
+                except rows.UNREADABLE as exc:
+                    await self._bury(row, exc)
+                    continue
+                yield Unfinished(entry, _Receipt(self, row["seq"], event), row["progress"])
+            after = (page[-1]["priority"], page[-1]["seq"])
+
+    async def results(self) -> Sequence[Result]:
+        """See ``Journal``."""
+        found: list[Result] = []
+        for document in await self._do(partial(events.results, self._now(), self._settings.results.max_entries)):
+            with suppress(*rows.UNREADABLE):  # the disk changed it; the event itself is settled
+                found.append(rows.result_of(document))
+        return found
+
+    async def park(self, letter: DeadLetter) -> None:
+        """See ``Journal``."""
+        await self._do(partial(letters.keep, letter, letters.of_rejected(letter), self._settings.dead_letters))
+
+    async def count(self) -> int:
+        """See ``DeadLetterBox``."""
+        return await self._do(letters.count)
+
+    async def letters(self, wanted: LetterFilter, limit: int) -> Sequence[DeadLetter]:
+        """See ``DeadLetterBox``."""
+        return await self._do(partial(letters.find, wanted, limit))
+
+    async def letter(self, letter_id: int) -> DeadLetter | None:
+        """See ``DeadLetterBox``."""
+        return await self._do(partial(letters.one, letter_id))
+
+    async def discard(self, letter_id: int) -> bool:
+        """See ``DeadLetterBox``."""
+        return await self._do(partial(letters.discard, letter_id))
+
+    async def readmit(self, letter_id: int, entry: Entry) -> Receipt | None:
+        """See ``DeadLetterBox``."""
+        row, now = self._row(entry), self._now()
+
+        def take_back(connection: sqlite3.Connection) -> bool:
+            marked = letters.mark_replayed(letter_id, now, connection)
+            return marked and events.admit(row, now, connection, again=True)
+
+        return _Receipt(self, row.seq, entry.event) if await self._do(take_back) else None
+
+    async def keep_house(self, period: float = housekeeping.PERIOD) -> None:
+        """Remove what is over, in small steps, and in bad times look whether they are over. Runs for life."""
+        while True:
+            removed = 0
+            with suppress(StorageError):  # ``_do`` has told of it
+                await self._do(partial(housekeeping.demand_file, self.path))
+                if self.trouble is not None:
+                    await self._do(housekeeping.probe)
+                    log.info("journal_writable_again", file=str(self.path))
+                    self.trouble = None
+                removed = await self._do(partial(housekeeping.sweep, self._now(), self._settings))
+            if removed < housekeeping.STEP:
+                await asyncio.sleep(period)
+
+    async def settle(self, seq: int, event: Event, result: Result) -> None:
+        """See ``Receipt``."""
+        now = self._now()
+        letter = None if result.failure is None else DeadLetter.of_failure(event, result, result.failure)
+
+        def finish(connection: sqlite3.Connection) -> None:
+            events.finish(seq, event.identity, now + self._settings.idempotency.ttl, connection)
+            events.keep_result(result, now + self._settings.results.ttl, connection)
+            if letter is not None:
+                letters.keep(letter, letters.of_event(event.identity), self._settings.dead_letters, connection)
+
+        await self._do(finish)
+
+    def note(self, seq: int, progress: str) -> None:
+        """See ``Receipt``."""
+        answer = self._writer.submit(partial(events.note, seq, progress))
+        answer.add_done_callback(_ignore)
+
+    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """One operation. One that fails tells of the trouble; that it is over only ``keep_house`` finds out.
+
+        For on a full disk all that only reads succeeds.
+        """
+        try:
+            return await self._writer.submit(work)
+        except (StorageError, StartError) as exc:
+            if self.trouble is None:
+                self._tell(exc)
+            self.trouble = str(exc)
+            raise exc if isinstance(exc, StorageError) else StorageError(str(exc)) from exc
+
+    def _tell(self, exc: Exception) -> None:
+        advice = "free or mend the disk; events get a 503 until then, and nothing is lost"
+        log.error("journal_not_writable", file=str(self.path), error=str(exc), then=advice)
+
+    async def _begin(self) -> None:
+        """Where the events of earlier processes end."""
+        try:
+            self._start = await self._writer.submit(events.last)
+        except StorageError as exc:
+            msg = f"journal.path: {self.path}: {exc}"
+            raise StartError(msg) from exc
+        self._next = self._start + 1
+
+    def _row(self, entry: Entry) -> events.Row:
+        seq = self._next
+        self._next += 1
+        return events.Row.of(seq, entry)
+
+    async def _bury(self, row: Any, exc: Exception) -> None:
+        """An event that cannot be read back is a dead letter, not a reason to stop."""
+        log.error("event_unreadable", seq=row["seq"], error=f"{type(exc).__name__}: {exc}")
+        now = self._now()
+        letter = rows.unreadable(row["data"], rows.moment(now), exc)
+
+        def bury(connection: sqlite3.Connection) -> None:
+            events.finish(row["seq"], row["identity"], now + self._settings.idempotency.ttl, connection)
+            letters.keep(letter, letters.of_event(row["identity"]), self._settings.dead_letters, connection)
+
+        await self._do(bury)
+
+
+class _Receipt:
+    """Proof of one row."""
+
+    __slots__ = ("_event", "_journal", "_seq")
+
+    def __init__(self, journal: SqliteJournal, seq: int, event: Event) -> None:
+        self._journal = journal
+        self._seq = seq
+        self._event = event
+
+    def note(self, progress: str) -> None:
+        self._journal.note(self._seq, progress)
+
+    async def settle(self, result: Result) -> None:
+        await self._journal.settle(self._seq, self._event, result)
+
+
+def _ignore(answer: "asyncio.Future[None]") -> None:
+    """Progress that could not be noted costs a try more after a crash; the next operation tells of the trouble."""
+    if not answer.cancelled():
+        answer.exception()

@@ -1,0 +1,156 @@
+"""Values to rows and back. What is stored is what came, so that a newer version can read it anew."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from builder.errors import Problem
+from builder.models import (
+    DeadLetter,
+    Event,
+    Failure,
+    FailureReason,
+    Outcome,
+    RejectReason,
+    Result,
+    Target,
+)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def attributes_of(event: Event) -> str:
+    """An event's attributes as JSON; its data is stored as it is."""
+    time = None if event.time is None else event.time.isoformat()
+    return _encode([event.id, event.source, event.type, event.subject, time, dict(event.extensions)])
+
+
+def event_of(attributes: str, data: bytes) -> Event:
+    """The event again."""
+    event_id, source, kind, subject, time, extensions = json.loads(attributes)
+    return Event(
+        id=event_id,
+        source=source,
+        type=kind,
+        subject=subject,
+        time=None if time is None else datetime.fromisoformat(time),
+        extensions=extensions,
+        data=data,
+    )
+
+
+def document_of(result: Result) -> str:
+    """A result as JSON."""
+    failure = None if result.failure is None else [result.failure.reason, result.failure.message]
+    return _encode(
+        {
+            "event_id": result.event_id,
+            "event_source": result.event_source,
+            "correlation_id": result.correlation_id,
+            "target": list(result.target),
+            "outcome": result.outcome,
+            "accepted_at": result.accepted_at.timestamp(),
+            "finished_at": result.finished_at.timestamp(),
+            "attempts": result.attempts,
+            "job_name": result.job_name,
+            "image": result.image,
+            "failure": failure,
+        }
+    )
+
+
+def result_of(document: str) -> Result:
+    """The result again."""
+    fields: dict[str, Any] = json.loads(document)
+    failure = fields.pop("failure")
+    return Result(
+        **fields
+        | {
+            "target": Target(*fields["target"]),
+            "outcome": Outcome(fields["outcome"]),
+            "accepted_at": moment(fields["accepted_at"]),
+            "finished_at": moment(fields["finished_at"]),
+            "failure": None if failure is None else Failure(FailureReason(failure[0]), failure[1]),
+        }
+    )
+
+
+LETTER_COLUMNS = (
+    "identity, reason, error, message, problems, attributes, type, third_party_id, content_type, attempts, "
+    "first_at, last_at, replayed_at, bytes, body"
+)
+
+
+def letter_row(letter: DeadLetter, identity: bytes) -> tuple[Any, ...]:
+    """The values of ``LETTER_COLUMNS``."""
+    attributes = _encode(dict(letter.attributes))
+    problems = _encode([[problem.field, problem.message] for problem in letter.problems])
+    return (
+        identity,
+        letter.reason.value,
+        letter.error,
+        letter.message,
+        problems,
+        attributes,
+        letter.attributes.get("type"),
+        letter.third_party_id,
+        letter.content_type,
+        letter.attempts,
+        letter.first_at.timestamp(),
+        letter.last_at.timestamp(),
+        None if letter.replayed_at is None else letter.replayed_at.timestamp(),
+        len(letter.message) + len(problems) + len(attributes) + len(letter.body),
+        letter.body,
+    )
+
+
+UNREADABLE = (ValueError, TypeError, LookupError)
+"""What reading a row may raise whose bytes the disk has changed. Bad rows must not keep people from the good ones."""
+
+
+def unreadable(body: object, at: datetime, exc: Exception, letter_id: int | None = None) -> DeadLetter:
+    """What is left of an event whose row is not what was written."""
+    return DeadLetter(
+        reason=FailureReason.INTERNAL_ERROR,
+        message="its row in the journal could not be read back: the disk changed it",
+        attributes={},
+        content_type="application/json",
+        body=body if isinstance(body, bytes) else str(body).encode(),
+        first_at=at,
+        last_at=at,
+        error=type(exc).__name__,
+        id=letter_id,
+    )
+
+
+def letter_of(row: Mapping[str, Any]) -> DeadLetter:
+    """The letter again, from a row with its columns' names."""
+    try:
+        return _letter_of(row)
+    except UNREADABLE as exc:
+        return unreadable(row["body"], moment(0), exc, row["id"])
+
+
+def _letter_of(row: Mapping[str, Any]) -> DeadLetter:
+    reason = row["reason"]
+    return DeadLetter(
+        reason=FailureReason(reason) if reason in set(FailureReason) else RejectReason(reason),
+        message=row["message"],
+        attributes=json.loads(row["attributes"]),
+        content_type=row["content_type"],
+        body=row["body"],
+        first_at=moment(row["first_at"]),
+        last_at=moment(row["last_at"]),
+        attempts=row["attempts"],
+        problems=tuple(Problem(field, message) for field, message in json.loads(row["problems"])),
+        error=row["error"],
+        third_party_id=row["third_party_id"],
+        id=row["id"],
+        replayed_at=None if row["replayed_at"] is None else moment(row["replayed_at"]),
+    )
+
+
+def moment(seconds: float) -> datetime:
+    """A time of day from seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)

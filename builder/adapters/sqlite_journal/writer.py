@@ -1,0 +1,182 @@
+"""One thread that owns the database's connection and commits all that waits for it at once."""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from builder.errors import StartError, StorageError
+from builder.failpoints import Failpoint, reach
+
+T = TypeVar("T")
+
+MAX_GROUP = 512
+"""Operations in one transaction: bounds how long the first of them waits for the last."""
+
+
+class Connect(Protocol):
+    """Opens the file; ``suspect`` says that the last connection found damage in it."""
+
+    def __call__(self, *, suspect: bool) -> sqlite3.Connection:
+        """Called in the writer's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation(Generic[T]):
+    work: Callable[[sqlite3.Connection], T]
+    answer: "asyncio.Future[T]"
+
+
+_Group = list[_Operation[Any]]
+_Answer = tuple[_Operation[Any], Any, Exception | None]
+
+
+class Writer:
+    """Group commit: a transaction holds whatever came while the one before it was on its way to the disk.
+
+    So it grows with the load, and a lone operation waits for nobody. An operation is answered after its commit.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+        self._suspect = False
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._operations: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
+        """Do ``work`` in the next transaction. The future has its result once that is on the disk.
+
+        ``work`` runs in the writer's thread and may be run again: it must not change anything but the database.
+        The future raises ``StorageError`` where the disk or the file would not, ``StartError`` where the file is not
+        for this version, and whatever ``work`` raised by its own fault.
+        """
+        answer: asyncio.Future[T] = self._loop.create_future()
+        if self._closed:
+            answer.set_exception(StorageError("the journal is closed"))
+        else:
+            self._operations.put(_Operation(work, answer))
+        return answer
+
+    async def close(self) -> None:
+        """Commit what waits and end the thread."""
+        self._closed = True
+        self._operations.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            group, last = self._next_group()
+            if group:
+                self._loop.call_soon_threadsafe(_deliver, self._answers(group))
+        self._disconnect()
+
+    def _next_group(self) -> tuple[_Group, bool]:
+        """All that waits now, at least one, and whether it was the last."""
+        group: _Group = []
+        operation = self._operations.get()
+        while operation is not None:
+            group.append(operation)
+            if len(group) == MAX_GROUP or self._operations.empty():
+                return group, False
+            operation = self._operations.get()
+        return group, True
+
+    def _answers(self, group: _Group) -> list[_Answer]:
+        try:
+            if self._connection is None:
+                self._connection = self._connect(suspect=self._suspect)
+                self._suspect = False
+        except Exception as exc:  # noqa: BLE001 -- whatever it is, those who wait must hear of it
+            return _all_failed(group, exc)
+        answers, trouble = _commit(self._connection, group)
+        if trouble is None:
+            return answers
+        if not _is_full(trouble):  # a full disk needs no new connection, and a check of the whole file for each event
+            self._suspect = is_damage(trouble)
+            self._disconnect()
+        return answers + _all_failed(group[len(answers) :], trouble)
+
+    def _disconnect(self) -> None:
+        """Close the connection: the next group opens the file anew, and finds out whether the trouble is over."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+
+
+def is_storage_trouble(exc: Exception) -> bool:
+    """True for a full disk, an I/O error, a file that cannot be written or is no database (any more).
+
+    The other errors of sqlite3 (a constraint, a wrong statement) are an operation's own.
+    """
+    return isinstance(exc, sqlite3.OperationalError | OSError) or is_damage(exc)
+
+
+def is_damage(exc: Exception) -> bool:
+    """True for a file that is no database (any more), and not for a disk that is full or cannot be written."""
+    return type(exc) is sqlite3.DatabaseError
+
+
+def _is_full(exc: Exception) -> bool:
+    return getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _commit(connection: sqlite3.Connection, group: _Group) -> tuple[list[_Answer], Exception | None]:
+    """Every operation in one transaction; if one of them is at fault, each in its own, so that it fails alone.
+
+    The answers of those that came to their end, in order, and the trouble with the disk that stopped the others.
+    """
+    try:
+        return _together(connection, group), None
+    except Exception as exc:  # noqa: BLE001 -- it goes to those who asked
+        error = exc
+    if is_storage_trouble(error):
+        return [], error
+    if len(group) == 1:
+        return [(group[0], None, error)], None
+    answers: list[_Answer] = []
+    for operation in group:
+        more, trouble = _commit(connection, [operation])
+        answers += more
+        if trouble is not None:
+            return answers, trouble
+    return answers, None
+
+
+def _together(connection: sqlite3.Connection, group: _Group) -> list[_Answer]:
+    """All in one transaction, or none."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        answers: list[_Answer] = [(operation, operation.work(connection), None) for operation in group]
+        reach(Failpoint.BEFORE_COMMIT)
+        connection.execute("COMMIT")
+        reach(Failpoint.AFTER_COMMIT)
+    except Exception:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return answers
+
+
+def _all_failed(group: _Group, exc: Exception) -> list[_Answer]:
+    error = exc if isinstance(exc, StorageError | StartError) else StorageError(str(exc))
+    return [(operation, None, error) for operation in group]
+
+
+def _deliver(answers: list[_Answer]) -> None:
+    for operation, result, error in answers:
+        if operation.answer.cancelled():
+            continue
+        if error is None:
+            operation.answer.set_result(result)
+        else:
+            operation.answer.set_exception(error)

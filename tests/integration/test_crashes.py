@@ -1,0 +1,165 @@
+"""SIGKILL at every point between the accepted bytes and the settled row: nothing lost, nothing doubled.
+
+The process dies there, another goes on with its journal, and the sender sends again whatever was not answered.
+"""
+
+import signal
+import socket
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.events.request import build_request
+from builder.failpoints import Failpoint
+from builder.jobs.manifest import build_job
+from builder.models import Manifest
+from builder.settings_sources import validate
+from tests.building import event
+from tests.contract.harness import a_job
+from tests.integration.messages import Document, build_of
+from tests.integration.namespace import Namespace
+from tests.integration.sender import Sender, account
+from tests.integration.service import Services, settings_tree
+from tests.integration.witness import Witness
+
+pytestmark = [
+    pytest.mark.integration,
+    # Of the sender here, not of the service: connections to a server that is killed may be left to be collected.
+    pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
+]
+
+YEAR = timedelta(days=365)
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
+
+FIRST_TIMES = [
+    *((point, 1) for point in Failpoint),
+    # Opening the journal commits too: later times are those of the events.
+    *((point, count) for point in (Failpoint.BEFORE_COMMIT, Failpoint.AFTER_COMMIT) for count in (6, 8)),
+]
+"""Each failpoint, and at which time that it is reached the process dies."""
+
+NTH_TIMES = [*((point, 3) for point in Failpoint), (Failpoint.BEFORE_COMMIT, 25), (Failpoint.AFTER_COMMIT, 25)]
+"""The same under load, when other events are at other points."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, Any]:
+    """One journal for all services of a test, which come one after the other; and back-off that it can wait for."""
+    return {"journal": tmp_path / "journal.sqlite3", "asyncJobCreator": {"maxRetryDelay": "200ms"}}
+
+
+def job_of(parser_id: str, at: datetime) -> Manifest:
+    """The Job that an earlier event left behind."""
+    settings = validate(settings_tree({}))
+    earlier = event(f"before-{parser_id}", target=("acme", parser_id), time=at)
+    return build_job(build_request(earlier, NOON, settings.build, settings.intake), settings)
+
+
+def every_way() -> list[Document]:
+    """Events that come to every end there is, by every way: see ``surroundings``."""
+    free = [build_of(f"free{number}") for number in range(3)]
+    invalid = build_of("invalid", runtime="cobol")
+    return [*free, build_of("finished"), build_of("busy"), build_of("newer"), build_of("taken"), invalid]
+
+
+async def surroundings(namespace: Namespace) -> None:
+    """What stands under the names that those events want: a finished build, an active one, a newer one, a stranger."""
+    async with Witness.open(namespace) as kubelet:
+        jobs = [job_of("finished", NOON - YEAR), job_of("busy", NOON - YEAR), job_of("newer", NOON + YEAR)]
+        await namespace.create(*jobs, a_job("kaniko-job-acme-taken"))
+        await kubelet.end_builds(["kaniko-job-acme-finished"])
+
+
+@pytest.mark.parametrize(("point", "count"), FIRST_TIMES)
+async def test_killed_at_a_failpoint(
+    namespace_apart: Namespace, services: Services, settings: dict[str, Any], point: Failpoint, count: int
+) -> None:
+    """After the restart every event has come to the one end that it would have come to anyway."""
+    await surroundings(namespace_apart)
+    sender = Sender()
+    async with Witness.open(namespace_apart) as witness:
+        service = await services.start_doomed(namespace_apart, point, count, **settings)
+        await sender.deliver(service, *every_way())
+        assert await service.exit_code() == -signal.SIGKILL
+
+        service = await services.start(namespace_apart, **settings)
+        await sender.redeliver(service)
+        await witness.end_builds(["kaniko-job-acme-busy"])
+        outcomes = await account(sender, service, witness)
+        made = await witness.made()
+
+    assert made == Counter(["free0", "free1", "free2", "finished", "busy"])
+    assert (outcomes["created"] + outcomes["adopted"], outcomes["superseded"], outcomes["failed"]) == (5, 1, 1)
+    assert sender.rejected.keys() == {"invalid"}
+
+
+def test_every_failpoint_is_tried() -> None:
+    """Enumerated, not sampled: a new failpoint is in both lists by itself, and fails there if nothing reaches it."""
+    assert {point for point, _ in FIRST_TIMES} == set(Failpoint)
+    assert {point for point, _ in NTH_TIMES} == set(Failpoint)
+
+
+async def test_a_job_is_not_replaced_before_its_own_event_has_found_it(
+    namespace_apart: Namespace, services: Services, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Else a second crash, or another worker, could come while the name is free, and the event would be built again."""
+    older, newer = wish(0), wish(5)
+    older["data"]["priority"], newer["data"]["priority"] = 10, 1
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        away = namespace_apart.kubeconfig(tmp_path / "away", server=f"https://127.0.0.1:{nobody.getsockname()[1]}")
+    settings["asyncJobCreator"]["workerCount"] = 1
+    sender = Sender()
+    async with Witness.open(namespace_apart) as witness:
+        service = await services.start_doomed(namespace_apart, Failpoint.AFTER_CREATE, 1, **settings)
+        await sender.deliver(service, older)
+        assert await service.exit_code() == -signal.SIGKILL
+        await witness.end_builds(["kaniko-job-acme-parser0"])
+        service = await services.start(namespace_apart, kubeconfig=away, **settings)
+        await sender.deliver(service, newer)
+        service.signal(signal.SIGKILL)
+        assert await service.exit_code() == -signal.SIGKILL
+
+        service = await services.start(namespace_apart, **settings)
+        await sender.redeliver(service)
+        await account(sender, service, witness)
+        statuses = [(await service.result(event["id"]))["status"] for event in (older, newer)]
+
+    assert statuses == ["adopted", "created"]
+
+
+@pytest.mark.timeout(120)
+async def test_killed_again_and_again_under_load(
+    namespace_apart: Namespace, services: Services, settings: dict[str, Any]
+) -> None:
+    """One journal, and a service for each failpoint that dies there at the third time, be it while it recovers.
+
+    Few targets and builds that end at once: events supersede and replace one another all the time.
+    """
+    sender = Sender()
+    sent = 0
+    async with Witness.open(namespace_apart) as witness, witness.builds_end_at_once():
+        for point, count in NTH_TIMES:
+            service = await services.start_doomed(namespace_apart, point, count, **settings)
+            while service.alive:
+                wave = [wish(number) for number in range(sent, sent + 12)]
+                sent += len(wave)
+                await sender.deliver(service, *wave, *list(sender.owed.values())[:20])
+                assert sent < 10_000, f"{point} is never reached"
+            assert await service.exit_code() == -signal.SIGKILL
+
+        service = await services.start(namespace_apart, **settings)
+        await sender.redeliver(service)
+        outcomes = await account(sender, service, witness)
+
+    assert outcomes.total() == len(sender.accepted) == sent
+    assert outcomes["failed"] == 0
+    print(f"{len(NTH_TIMES)} crashes, {sent} events:", dict(outcomes))  # noqa: T201 -- for the record
+
+
+def wish(number: int) -> Document:
+    """One of many events for a few targets, each requested a second after the one before it."""
+    document = build_of(f"parser{number % 5}", event_id=f"e-{number}")
+    return document | {"time": (NOON + timedelta(seconds=number)).isoformat()}

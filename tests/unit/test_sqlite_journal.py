@@ -1,0 +1,536 @@
+"""The journal on disk: what survives, what goes, and who may have the file."""
+
+import asyncio
+import dataclasses
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.adapters.sqlite_journal import SqliteJournal, housekeeping, journal_path, writer
+from builder.adapters.sqlite_journal.file import connect
+from builder.adapters.sqlite_journal.schema import VERSION
+from builder.adapters.sqlite_journal.writer import Writer
+from builder.errors import StartError, StorageError
+from builder.failpoints import Failpoint
+from builder.flow.ports import LetterFilter
+from builder.models import FailureReason, Outcome
+from tests import building
+from tests.journal_parts import (
+    Clock,
+    check_counts,
+    copy_as_a_crash_would,
+    entry,
+    execute,
+    identity,
+    kept,
+    letter,
+    opened,
+    result,
+    rows,
+    size,
+    taken,
+    unfinished,
+    unfinished_ids,
+    until,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the journal is. Its folder is there, but see ``test_its_folder_is_made``."""
+    return tmp_path / "journal.sqlite3"
+
+
+async def finish(journal: SqliteJournal, event_id: str, outcome: Outcome = Outcome.CREATED, **data: Any) -> None:
+    """Take an event in and bring it to its end."""
+    one = entry(event_id, **data)
+    await taken(await journal.admit(one)).settle(result(one.event, outcome))
+
+
+# --- a restart --------------------------------------------------------------------------------------------------------
+
+
+async def test_unfinished_events_come_back_by_priority_and_age(path: Path) -> None:
+    """In the order in which the queue had them, with everything that came, over more than one page."""
+    async with opened(path) as journal:
+        for number in range(250):
+            await journal.admit(entry(f"e-{number}", priority=5 - number % 2, note=f"ünicode {number}"))
+    async with opened(path) as journal:
+        left = await unfinished(journal)
+    order = [*range(1, 250, 2), *range(0, 250, 2)]
+    assert [one.entry for one in left] == [
+        entry(f"e-{number}", priority=5 - number % 2, note=f"ünicode {number}") for number in order
+    ]
+
+
+async def test_progress_comes_back(path: Path) -> None:
+    """The last that was noted; None where nothing was."""
+    async with opened(path) as journal:
+        receipt = taken(await journal.admit(entry("e-1")))
+        await journal.admit(entry("e-2"))
+        receipt.note("first")
+        receipt.note("second")
+    async with opened(path) as journal:
+        assert [one.progress for one in await unfinished(journal)] == ["second", None]
+
+
+async def test_a_settled_event_never_runs_again(path: Path) -> None:
+    """Nor does it come back by a late note, and its identity is known."""
+    async with opened(path) as journal:
+        for outcome in Outcome:
+            one = entry(f"e-{outcome}")
+            receipt = taken(await journal.admit(one))
+            await receipt.settle(result(one.event, outcome))
+            receipt.note("late")
+    async with opened(path) as journal:
+        assert await unfinished(journal) == []
+        assert [await journal.admit(entry(f"e-{outcome}")) for outcome in Outcome] == [None] * 4
+
+
+async def test_results_come_back_for_their_hour(path: Path) -> None:
+    """The oldest first, failures with their words."""
+    clock = Clock()
+    async with opened(path, clock) as journal:
+        await finish(journal, "e-1")
+        clock.time += 1800
+        await finish(journal, "e-2", Outcome.FAILED)
+    async with opened(path, clock) as journal:
+        first, second = await journal.results()
+        assert first == result(entry("e-1").event)
+        assert second.failure is not None
+        assert (second.failure.reason, second.failure.message) == (FailureReason.FORBIDDEN, "the API server says no")
+        clock.time += 1801
+        assert [one.event_id for one in await journal.results()] == ["e-2"]
+
+
+async def test_what_is_admitted_after_the_start_is_not_among_the_unfinished(path: Path) -> None:
+    """It is in the queue already; while what was left is read, page by page, more may come."""
+    async with opened(path) as journal:
+        await journal.admit(entry("old"))
+    async with opened(path) as journal:
+        await journal.admit(entry("new", priority=1))
+        assert await unfinished_ids(journal) == ["old"]
+        await journal.admit(entry("newer", priority=9))
+        assert await unfinished_ids(journal) == ["old"]
+    async with opened(path) as journal:
+        assert await unfinished_ids(journal) == ["new", "old", "newer"]
+
+
+async def test_an_event_that_is_left_can_be_settled_by_the_next_process(path: Path) -> None:
+    """Its receipt is as good as the first one's."""
+    async with opened(path) as journal:
+        await journal.admit(entry("e-1"))
+    async with opened(path) as journal:
+        (one,) = await unfinished(journal)
+        await one.receipt.settle(result(one.entry.event))
+    async with opened(path) as journal:
+        assert await unfinished(journal) == []
+        assert await journal.seen(identity("e-1"))
+
+
+async def test_an_expired_identity_is_a_new_event_behind_those_before_it(path: Path) -> None:
+    """Even where housekeeping has not come by yet."""
+    clock = Clock()
+    async with opened(path, clock, idempotency={"ttl": "1s"}) as journal:
+        await finish(journal, "e-1")
+        clock.time += 2
+        await journal.admit(entry("e-2"))
+        assert await journal.admit(entry("e-1")) is not None
+    async with opened(path, clock) as journal:
+        assert await unfinished_ids(journal) == ["e-2", "e-1"]
+    check_counts(path)
+
+
+async def test_a_replayed_letter_comes_back_after_a_crash(path: Path, tmp_path: Path) -> None:
+    """The mark and the taking into custody are one step."""
+    async with opened(path) as journal:
+        await finish(journal, "e-1", Outcome.FAILED)
+        (kept_letter,) = await journal.letters(LetterFilter(), 1)
+        await journal.readmit(kept_letter.id or 0, entry("e-1"))
+        copy = copy_as_a_crash_would(path, tmp_path / "copy")
+    async with opened(copy) as journal:
+        assert await unfinished_ids(journal) == ["e-1"]
+        assert len(await journal.letters(LetterFilter(replayed=True), 10)) == 1
+
+
+@pytest.mark.parametrize(
+    "damage", ["attributes = 'no json'", "attributes = '[]'", "attributes = CAST(x'ff22' AS TEXT)"]
+)
+async def test_an_event_that_cannot_be_read_back_is_a_dead_letter(path: Path, damage: str) -> None:
+    """One bad row must not keep the others, or the service, from coming back."""
+    async with opened(path) as journal:
+        await journal.admit(entry("e-1"))
+        await journal.admit(entry("e-2"))
+    execute(path, f"UPDATE events SET {damage} WHERE seq = 1")  # noqa: S608
+    async with opened(path) as journal:
+        assert await unfinished_ids(journal) == ["e-2"]
+        (buried,) = await journal.letters(LetterFilter(), 10)
+        assert (buried.reason, buried.body) == (FailureReason.INTERNAL_ERROR, entry("e-1").event.data)
+    async with opened(path) as journal:
+        assert await unfinished_ids(journal) == ["e-2"]
+
+
+async def test_a_letter_that_cannot_be_read_back_hides_no_other(path: Path) -> None:
+    """It is listed with what is left of it, and can be discarded."""
+    async with opened(path) as journal:
+        await journal.park(letter(1))
+        await journal.park(letter(2))
+    execute(path, "UPDATE dead_letters SET attributes = '{' WHERE id = 1")
+    async with opened(path) as journal:
+        good, bad = await journal.letters(LetterFilter(), 10)
+        assert good.attributes["id"] == "r-2"
+        assert (bad.id, bad.reason, bad.body) == (1, FailureReason.INTERNAL_ERROR, letter(1).body)
+        assert await journal.discard(1)
+
+
+async def test_an_event_has_one_letter_with_all_its_attempts(path: Path) -> None:
+    """Replayed and failed again it is no second letter: first and last failure, and the attempts of both."""
+    one = entry("e-1")
+    async with opened(path) as journal:
+        await finish(journal, "e-1", Outcome.FAILED)
+        (first,) = await journal.letters(LetterFilter(), 10)
+        receipt = taken(await journal.readmit(first.id or 0, one))
+        later = building.NOON.replace(hour=13)
+        await receipt.settle(dataclasses.replace(result(one.event, Outcome.FAILED), finished_at=later))
+        (second,) = await journal.letters(LetterFilter(), 10)
+    assert second == dataclasses.replace(first, attempts=6, last_at=later)
+
+
+# --- group commit -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_is_on_the_disk_before_anybody_hears_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the files between commit and answer has the event, one from before the commit has not."""
+    async with opened(path) as journal:
+        seen_at: dict[Failpoint, int] = {}
+
+        def copy(point: Failpoint) -> None:
+            assert not admission.done()
+            there = copy_as_a_crash_would(path, tmp_path / point)
+            seen_at.setdefault(point, rows(there, "SELECT count(*) FROM events")[0][0])
+
+        admission = asyncio.ensure_future(journal.admit(entry("e-1")))
+        monkeypatch.setattr(writer, "reach", copy)
+        await admission
+        monkeypatch.undo()
+    assert seen_at == {Failpoint.BEFORE_COMMIT: 0, Failpoint.AFTER_COMMIT: 1}
+
+
+class Bench:
+    """A writer over a small table, that can be held up so that operations gather."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.commits = 0
+        self.writer = Writer(partial(self._connect, path))
+        self._free = threading.Event()
+        monkeypatch.setattr(writer, "reach", self._reach)
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """What is submitted in here goes into one group."""
+        self._free.clear()
+        self.writer.submit(lambda _: self._free.wait(30))
+        while not self.writer._operations.empty():
+            pass
+        self.commits = -1  # the one that waits
+        yield
+        self._free.set()
+
+    def _connect(self, path: Path, *, suspect: bool) -> sqlite3.Connection:
+        assert not suspect
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("CREATE TABLE IF NOT EXISTS numbers (number INTEGER UNIQUE)")
+        return connection
+
+    def _reach(self, point: Failpoint) -> None:
+        self.commits += point is Failpoint.AFTER_COMMIT
+
+
+def add(number: int) -> Callable[[sqlite3.Connection], int]:
+    """An operation that answers with its number."""
+
+    def work(connection: sqlite3.Connection) -> int:
+        connection.execute("INSERT INTO numbers VALUES (?)", (number,))
+        return number
+
+    return work
+
+
+async def test_what_waits_is_committed_at_once_and_a_lone_operation_waits_for_nobody(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One commit for a hundred; one for one, without another that pushes it."""
+    bench = Bench(path, monkeypatch)
+    with bench.held_up():
+        answers = [bench.writer.submit(add(number)) for number in range(100)]
+    assert await asyncio.gather(*answers) == list(range(100))
+    assert bench.commits == 1
+    assert await bench.writer.submit(add(100)) == 100
+    assert bench.commits == 2
+    await bench.writer.close()
+
+
+async def test_an_operation_at_fault_fails_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of its group are committed, once each."""
+    bench = Bench(path, monkeypatch)
+    with bench.held_up():
+        answers = [bench.writer.submit(add(number)) for number in (1, 2, 2, 3)]
+    got = await asyncio.gather(*answers, return_exceptions=True)
+    assert [got[0], got[1], got[3]] == [1, 2, 3]
+    assert isinstance(got[2], sqlite3.IntegrityError)
+    await bench.writer.close()
+    assert rows(path, "SELECT number FROM numbers ORDER BY 1") == [(1,), (2,), (3,)]
+
+
+async def test_what_was_committed_before_the_disk_failed_is_answered_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender that hears 503 of an event that is on disk would send it again, and be told that it is a duplicate."""
+    bench = Bench(path, monkeypatch)
+
+    def disk_fails(_: sqlite3.Connection) -> None:
+        msg = "disk I/O error"
+        raise sqlite3.OperationalError(msg)
+
+    with bench.held_up():
+        works: list[Callable[[sqlite3.Connection], Any]] = [add(1), add(1), disk_fails, add(2)]
+        answers = [bench.writer.submit(work) for work in works]
+    got = await asyncio.gather(*answers, return_exceptions=True)
+    await bench.writer.close()
+    assert [type(one) for one in got] == [int, sqlite3.IntegrityError, StorageError, StorageError]
+    assert rows(path, "SELECT number FROM numbers") == [(1,)]
+
+
+async def test_nobody_waits_for_a_journal_that_is_closed(path: Path) -> None:
+    """An operation after the end is refused, not forgotten."""
+    async with opened(path) as journal:
+        pass
+    with pytest.raises(StorageError, match="closed"):
+        await journal.admit(entry("e-1"))
+
+
+def content(path: Path) -> bytes:
+    """All bytes of the file."""
+    return path.read_bytes()
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_empty_file_becomes_one_of_this_version(path: Path) -> None:
+    """Version 0 is a file without tables."""
+    execute(path, "PRAGMA user_version = 0")
+    async with opened(path) as journal:
+        assert await journal.count() == 0
+    assert rows(path, "PRAGMA user_version") == [(VERSION,)]
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
+    """The start fails with the way out, and not a byte of the file changes."""
+    async with opened(path) as journal:
+        await journal.admit(entry("e-1"))
+    execute(path, f"PRAGMA user_version = {VERSION + 1}")
+    before = content(path)
+    with pytest.raises(StartError, match=r"written by a newer one; run that, or set journal\.path to another file"):
+        async with opened(path):
+            pass
+    assert content(path) == before
+
+
+_HOLDER = """
+import asyncio, sys
+from tests.journal_parts import opened
+async def hold():
+    async with opened(__import__("pathlib").Path(sys.argv[1])):
+        print("open", flush=True)
+        await asyncio.sleep(60)
+asyncio.run(hold())
+"""
+
+
+@pytest.fixture
+def link(path: Path, tmp_path: Path) -> Path:
+    """Another name of the file."""
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    return link
+
+
+async def test_a_second_process_is_told_who_has_the_file_until_that_is_killed(path: Path, link: Path) -> None:
+    """By whatever name it asks for it; the lock dies with its holder."""
+    command = [sys.executable, "-c", _HOLDER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as holder:  # noqa: ASYNC220
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"open\n"
+            for name in (path, link):
+                with pytest.raises(StartError, match=rf"is in use by process {holder.pid} on "):
+                    async with opened(name):
+                        pass
+        finally:
+            holder.kill()
+    async with opened(path) as journal:
+        assert await journal.admit(entry("e-1")) is not None
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("/proc/journal.sqlite3", "cannot write in /proc"), ("/dev/null/j", "cannot write in /dev/null")],
+)
+async def test_a_folder_that_cannot_be_written_stops_the_start(place: str, words: str) -> None:
+    """With the setting's name."""
+    with pytest.raises(StartError, match=f"^journal.path: {words}"):
+        async with opened(Path(place)):
+            pass
+
+
+async def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    """Said at the start, in words."""
+    with pytest.raises(StartError, match=r"^journal.path: .*Is a directory"):
+        async with opened(tmp_path):
+            pass
+
+
+async def test_its_folder_is_made(tmp_path: Path) -> None:
+    """With those above it: a new machine has no state folder."""
+    path = tmp_path / "some" / "state" / "journal.sqlite3"
+    async with opened(path):
+        assert size(path) > 0
+
+
+def test_a_commit_waits_for_the_disk(path: Path) -> None:
+    """The two settings that make an answer outlive a power loss: a log, and a sync of it at each commit."""
+    with closing(connect(path, suspect=False)) as connection:
+        found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert found == ["wal", 2]
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    """Who may do what with the files of a folder."""
+    return {one.name: one.stat().st_mode & 0o777 for one in folder.iterdir()}
+
+
+async def test_nobody_else_reads_the_file(path: Path) -> None:
+    """An event's environment may hold secrets."""
+    async with opened(path) as journal:
+        await journal.admit(entry("e-1"))
+        modes = modes_in(path.parent)
+    names = ["journal.sqlite3", "journal.sqlite3-shm", "journal.sqlite3-wal", "journal.sqlite3.lock"]
+    assert modes == dict.fromkeys(names, 0o600)
+
+
+def test_the_path_is_the_settings_or_the_users_state_folder() -> None:
+    """https://specifications.freedesktop.org/basedir-spec: a relative folder is ignored."""
+    file = "knative-lambda-builder/journal.sqlite3"
+    unset = building.settings()
+    assert journal_path(building.settings(journal={"path": "/data/j"}), {"HOME": "/root"}) == Path("/data/j")
+    assert journal_path(unset, {"HOME": "/srv/me", "XDG_STATE_HOME": "/state"}) == Path("/state", file)
+    assert journal_path(unset, {"HOME": "/srv/me", "XDG_STATE_HOME": "x"}) == Path("/srv/me/.local/state", file)
+    with pytest.raises(StartError, match=r"^journal.path is not set and there is no home folder"):
+        journal_path(unset, {})
+
+
+# --- housekeeping -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_over_goes_in_small_steps(path: Path) -> None:
+    """Ten thousand expired rows of two kinds take twenty transactions, and some."""
+    async with opened(path):
+        pass
+    ten_thousand = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)"
+    execute(path, f"INSERT INTO seen {ten_thousand} SELECT randomblob(16), i FROM n")  # noqa: S608
+    execute(path, f"INSERT INTO results {ten_thousand} SELECT 'c-' || i, i, '{{}}' FROM n")  # noqa: S608
+    check_counts(path)
+    with closing(connect(path, suspect=False)) as connection:
+        steps = []
+        while removed := housekeeping.sweep(1e10, building.settings(), connection):
+            steps.append(removed)
+    assert steps == [housekeeping.STEP] * 20
+    assert rows(path, "SELECT seen, results FROM counts") == [(0, 0)]
+
+
+async def test_bounds_hold_whatever_the_time(path: Path) -> None:
+    """Identities and results over their number go, the oldest first; letters when they are too old."""
+    clock = Clock()
+    bounds: dict[str, Any] = {
+        "idempotency": {"ttl": "1h", "maxEntries": 10},
+        "results": {"ttl": "1h", "maxEntries": 5},
+        "deadLetters": {"maxAge": "30m"},
+    }
+    async with opened(path, clock, **bounds) as journal:
+        await journal.park(letter(1))
+        for number in range(30):
+            await finish(journal, f"e-{number}")
+            clock.time += 1
+        await journal.park(letter(2, last_at=building.NOON.replace(hour=13)))
+        clock.time += 1800
+        async with kept(journal):
+            await until(lambda: rows(path, "SELECT seen, results, letters FROM counts") == [(10, 5, 1)])
+        assert [await journal.seen(identity(f"e-{number}")) for number in (19, 20)] == [False, True]
+        assert [one.event_id for one in await journal.results()] == [f"e-{number}" for number in range(25, 30)]
+        assert [one.attributes["id"] for one in await journal.letters(LetterFilter(), 9)] == ["r-2"]
+    check_counts(path)
+
+
+async def stream(journal: SqliteJournal, clock: Clock, numbers: range, size: int = 600) -> None:
+    """Events through their whole life, two hundred at a time, a hundredth of a second each."""
+    for start in numbers[::200]:
+        clock.time += 2
+        batch = range(start, start + 200)
+        await asyncio.gather(*(finish(journal, f"e-{number}", note="x" * size) for number in batch))
+
+
+async def test_the_file_stays_small_under_an_endless_stream(path: Path) -> None:
+    """Twenty thousand events of which a thousand are remembered leave a file for a thousand, and a bounded log."""
+    clock = Clock()
+    short = {"idempotency": {"ttl": "10s"}, "results": {"ttl": "1s"}}
+    async with opened(path, clock, **short) as journal, kept(journal):
+        await stream(journal, clock, range(20_000))
+        assert size(path) < 2 * 2**20
+        assert size(path, "-wal") < 17 * 2**20
+    check_counts(path)
+
+
+async def test_a_remembered_identity_takes_less_than_200_bytes(path: Path) -> None:
+    """Though its event took a kilobyte."""
+    clock = Clock()
+    sizes = []
+    async with opened(path, clock, results={"ttl": "1s"}) as journal, kept(journal):
+        for start in (0, 5_000, 10_000):
+            await stream(journal, clock, range(start, start + 5_000))
+            await until(lambda: rows(path, "SELECT results < 500 FROM counts") == [(1,)])
+            rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+            sizes.append(size(path))
+    assert (sizes[2] - sizes[0]) / 10_000 < 200
+    check_counts(path)
+
+
+async def test_counts_are_right_after_everything(path: Path) -> None:
+    """Nobody ever counts the rows, so nothing may put the counts wrong."""
+    clock = Clock()
+    bounds = {"idempotency": {"ttl": "10s"}, "deadLetters": {"maxCount": 3, "maxBytes": 3000}}
+    async with opened(path, clock, **bounds) as journal:
+        for number in range(6):
+            await finish(journal, f"e-{number % 4}-{number // 4}", Outcome.FAILED, note="x" * 100 * number)
+            await journal.park(letter(number % 2, size=100))
+        for one in await journal.letters(LetterFilter(), 2):
+            await journal.readmit(one.id or 0, entry(one.attributes["id"]))
+            await journal.discard(one.id or 0)
+        clock.time += 11
+        await finish(journal, "e-0-0", Outcome.FAILED, note="longer than before")
+        async with kept(journal):
+            await until(lambda: rows(path, "SELECT seen FROM counts") == [(1,)])
+    check_counts(path)
+    assert rows(path, "SELECT evicted > 0 FROM counts") == [(1,)]
