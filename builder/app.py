@@ -31,7 +31,7 @@ from builder.flow.worker_pool import WorkerPool
 from builder.jobs.status import phase
 from builder.metrics import Metrics
 from builder.models import Manifest
-from builder.settings import Settings
+from builder.settings import CUSTODY_PROMISES, Settings
 from builder.stats import Stats
 
 log = structlog.get_logger(__name__)
@@ -91,12 +91,12 @@ async def open_journal(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     """Where accepted events are kept, by the mode of custody."""
     if settings.custody == "sender":
         clock = asyncio.get_running_loop().time
-        log.info("custody", mode="sender", promise="202 means that the Job exists")
+        log.info("custody", mode="sender", promise=CUSTODY_PROMISES["sender"])
         yield MemoryJournal(settings.idempotency, settings.dead_letters, clock)
         return
     path = journal_path(settings, environ)
     async with SqliteJournal.open(path, settings) as journal:
-        log.info("custody", mode="journal", file=str(path), promise="202 means that the event is on disk")
+        log.info("custody", mode="journal", file=str(path), promise=CUSTODY_PROMISES["journal"])
         yield journal
 
 

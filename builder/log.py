@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from pydantic_core import to_json
@@ -15,7 +15,7 @@ from builder.settings import Logging
 
 def configure(settings: Logging, stream: TextIO | None = None) -> None:
     """Set up structlog, and send the standard library's records (aiohttp's, asyncio's) the same way."""
-    out = sys.stderr if stream is None else stream
+    out = cast("TextIO", _Stderr()) if stream is None else stream
     level = getattr(logging, settings.level.upper())
     if settings.format == "console" or (settings.format == "auto" and out.isatty()):
         _configure(level, out, structlog.WriteLoggerFactory(out), _for_people(colors=out.isatty()))
@@ -56,6 +56,19 @@ def _stamp(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
 
 def _render(fields: EventDict) -> str:
     return to_json(fields, fallback=repr).decode()
+
+
+class _Stderr:
+    """``sys.stderr`` as it is at each line, for whoever puts another in its place."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
 
 
 class _Lines:

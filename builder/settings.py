@@ -96,7 +96,7 @@ class Intake(Section):
 
     max_body_size: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
     slot_wait: Duration = 2.0
-    custody_wait: Duration = 8.0
+    custody_wait: Duration = 7.0
     reply: Literal["auto", "body", "empty"] = "auto"
     allowed_source_hosts: tuple[Host, ...] = ()
 
@@ -206,6 +206,12 @@ class Kaniko(Section):
     ttl_after_finished: Duration = 3600.0
     requests: Requests = Requests()
     limits: Limits = Limits()
+
+
+CUSTODY_PROMISES = {
+    "journal": "202 means that the event is on disk",
+    "sender": "202 means that the event's Job exists, or a later event's",
+}
 
 
 class Settings(Section):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from builder.cli.options import Parsers, add_output, add_settings, new_parser, settings_of
 from builder.errors import ClusterError, StartError
-from builder.settings import Settings
+from builder.settings import CUSTODY_PROMISES, Settings
 
 
 def add_parser(commands: Parsers) -> None:
@@ -37,7 +37,10 @@ class Finding:
 def run(parsed: argparse.Namespace) -> int:
     """1 if anything is not as it must be (wrong settings end in 2 before that)."""
     settings = settings_of(parsed)
-    findings = [Finding("settings", ok=True, detail="all keys known, all values allowed")]
+    findings = [
+        Finding("settings", ok=True, detail="all keys known, all values allowed"),
+        Finding("custody", ok=True, detail=f"{settings.custody}: {CUSTODY_PROMISES[settings.custody]}"),
+    ]
     findings += asyncio.run(_cluster(settings))
     if parsed.output == "json":
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

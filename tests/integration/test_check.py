@@ -14,7 +14,7 @@ from tests.integration.service import REGISTRY, run
 pytestmark = pytest.mark.integration
 
 SET = {"BUILDER_KANIKO__REGISTRY": REGISTRY}
-SETTINGS_OK = "ok   settings: all keys known, all values allowed"
+SETTINGS_OK = "ok   settings: all keys known, all values allowed\nok   custody: journal: 202 means that the event is on disk"
 
 
 async def check(namespace: Namespace, kubeconfig: Path, *flags: str) -> tuple[int, str, str]:
@@ -32,7 +32,7 @@ async def test_check_of_a_good_set_up(namespace: Namespace, tmp_path: Path) -> N
 
     assert (code, complaints) == (0, "")
     assert words.splitlines() == [
-        SETTINGS_OK,
+        *SETTINGS_OK.splitlines(),
         f"ok   cluster: the API server answers; namespace {namespace.name}",
         "ok   permissions: all that are used",
     ]
@@ -59,6 +59,7 @@ async def test_check_for_programs(namespace: Namespace, tmp_path: Path) -> None:
     assert code == 1
     assert {finding["check"]: finding["ok"] for finding in json.loads(document)} == {
         "settings": True,
+        "custody": True,
         "cluster": True,
         "permissions": False,
     }
