@@ -14,7 +14,9 @@ from tests.integration.service import REGISTRY, run
 pytestmark = pytest.mark.integration
 
 SET = {"BUILDER_KANIKO__REGISTRY": REGISTRY}
-SETTINGS_OK = "ok   settings: all keys known, all values allowed\nok   custody: journal: 202 means that the event is on disk"
+SETTINGS_OK = (
+    "ok   settings: all keys known, all values allowed\nok   custody: journal: 202 means that the event is on disk"
+)
 
 
 async def check(namespace: Namespace, kubeconfig: Path, *flags: str) -> tuple[int, str, str]:
