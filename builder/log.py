@@ -13,23 +13,27 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from builder.settings import Logging
 
 
-def configure(settings: Logging, stream: TextIO | None = None) -> None:
-    """Set up structlog, and send the standard library's records (aiohttp's, asyncio's) the same way."""
+def configure(settings: Logging, stream: TextIO | None = None, *, for_good: bool = True) -> None:
+    """Set up structlog, and send the standard library's records (aiohttp's, asyncio's) the same way.
+
+    ``for_good`` makes each line cheaper, and no later call can change what has logged by then.
+    """
     out = cast("TextIO", _Stderr()) if stream is None else stream
     level = getattr(logging, settings.level.upper())
     if settings.format == "console" or (settings.format == "auto" and out.isatty()):
-        _configure(level, out, structlog.WriteLoggerFactory(out), _for_people(colors=out.isatty()))
+        _configure(level, out, structlog.WriteLoggerFactory(out), _for_people(colors=out.isatty()), for_good=for_good)
     else:
         lines = _Lines(out)
-        _configure(level, out, lambda *_: lines, [structlog.processors.format_exc_info, _stamp])
+        processors: list[Processor] = [structlog.processors.format_exc_info, _stamp]
+        _configure(level, out, lambda *_: lines, processors, for_good=for_good)
 
 
-def _configure(level: int, out: TextIO, factory: Any, processors: list[Processor]) -> None:
+def _configure(level: int, out: TextIO, factory: Any, processors: list[Processor], *, for_good: bool) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=factory,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=for_good,
     )
     handler = logging.StreamHandler(out)
     rendered = processors if processors[-1] is not _stamp else [*processors, lambda _, __, fields: _render(fields)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+import structlog
 from control_plane import ControlPlane, Missing, find_binaries
 
 # On a busy machine one example may take its time; what hangs is stopped by the test's own limit.
@@ -17,6 +18,13 @@ hypothesis.settings.load_profile("patient")
 def no_stray_loop() -> None:
     """Looptime asks for the current loop before each test: without this, it makes one that nobody closes."""
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A command that ran in one test must not set up the log of the next."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_parser(commands)
     parsed = parser.parse_args(arguments)
     # What a command prints is its answer and nothing else; the service sets its own log up.
-    log.configure(Logging(level="warning"))
+    log.configure(Logging(level="warning"), for_good=False)
     try:
         code: int = parsed.run(parsed)
     except SettingsError as exc:

@@ -64,7 +64,7 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     file = tmp_path / "journal.sqlite3"
     monkeypatch.setenv("BUILDER_JOURNAL__PATH", str(file))
     monkeypatch.setenv("PORT", "1")
-    monkeypatch.setattr(log, "configure", lambda _settings: None)
+    monkeypatch.setattr(log, "configure", lambda *_, **__: None)
     with structlog.testing.capture_logs():
         yield Shell(file, capsys)
 
