@@ -9,6 +9,7 @@ from builder.adapters.memory_journal import MemoryJournal
 from builder.flow.build_queue import BuildQueue
 from builder.flow.intake import Intake
 from builder.flow.items import Done, Item
+from builder.flow.ports import Journal
 from builder.flow.results import Results
 from builder.models import Outcome
 from builder.settings import Settings
@@ -19,7 +20,7 @@ SETTLED = Done(Outcome.CREATED, image="registry.example.com/image:tag")
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Intake, journal in memory and queue, wired as ``builder.app`` wires them."""
+    """Intake, journal and queue, wired as ``builder.app`` wires them."""
 
     intake: Intake
     queue: BuildQueue
@@ -27,11 +28,15 @@ class Door:
     stats: Stats
 
     @classmethod
-    def of(cls, settings: Settings) -> "Door":
-        """Needs a running event loop. Tunes the garbage collector as the service does when it starts."""
+    def of(cls, settings: Settings, journal: Journal | None = None) -> "Door":
+        """With the journal in memory unless another is given. Needs a running event loop.
+
+        Tunes the garbage collector as the service does when it starts.
+        """
         clock = asyncio.get_running_loop().time
         stats = Stats()
-        journal = MemoryJournal(settings.idempotency, settings.dead_letters, clock)
+        if journal is None:
+            journal = MemoryJournal(settings.idempotency, settings.dead_letters, clock)
         queue = BuildQueue(settings.async_job_creator.max_queue_size)
         results = Results(settings.results.ttl, settings.results.max_entries, clock)
         intake = Intake(settings, journal, queue, results, stats, clock, now, crowded=lambda: False)

@@ -1,5 +1,6 @@
 """What the service weighs: resident sets, each of a fresh process."""
 
+import tempfile
 import time
 from statistics import median
 
@@ -22,7 +23,8 @@ def rows(rounds: int, cluster: ControlPlane) -> list[Row]:
         embedded.append(_idle({"BUILDER_CLUSTER": "memory"}))
         real.append(_idle(kubernetes))
         imports.append(measure("memory_imports")["resident"] / MIB)
-        queued.append(measure("memory_queued", QUEUED)["bytes"])
+        with tempfile.TemporaryDirectory() as folder:
+            queued.append(measure("memory_queued", QUEUED, f"{folder}/journal.sqlite3")["bytes"])
     above = [mine - other for mine, other in zip(real, imports, strict=True)]
     return [
         Row("idle, embedded cluster", embedded, Bound("<", 64), "MiB"),
@@ -39,7 +41,9 @@ def rows(rounds: int, cluster: ControlPlane) -> list[Row]:
 
 
 def _idle(environ: dict[str, str]) -> float:
-    with serving("builder", "serve", "--host", "127.0.0.1", "--port", "0", environ=environ) as service:
-        service.wait_for("listening")
-        time.sleep(SETTLE)
-        return resident(service.process.pid) / MIB
+    with tempfile.TemporaryDirectory() as folder:
+        of_its_own = {"BUILDER_JOURNAL__PATH": f"{folder}/journal.sqlite3"}
+        with serving("builder", "serve", "--host", "127.0.0.1", "--port", "0", environ=environ | of_its_own) as service:
+            service.wait_for("listening")
+            time.sleep(SETTLE)
+            return resident(service.process.pid) / MIB

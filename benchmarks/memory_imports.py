@@ -11,7 +11,9 @@ LIBRARIES = (
     "kubernetes_asyncio.config",
     "prometheus_client",
     "pydantic",
+    "sqlite3",
     "structlog",
+    "uvloop",
     "yaml",
 )
 

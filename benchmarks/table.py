@@ -3,6 +3,7 @@
 import operator
 import os
 import platform
+import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -75,10 +76,10 @@ def render(rows: Sequence[Row]) -> str:
 def describe_machine() -> str:
     """Where the figures come from, without the machine's name."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return (
-        f"{_processor()}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}, "
-        f"Python {platform.python_version()}; {libraries}."
-    )
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    python = f"{platform.python_version()} ({'with' if optimized else 'without'} profile-guided optimization)"
+    cores = len(os.sched_getaffinity(0))
+    return f"{_processor()}, {cores} cores, Linux {platform.release()}, Python {python}; {libraries}."
 
 
 def _processor() -> str:
