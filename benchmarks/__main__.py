@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from child_programs import ProgramError
 from control_plane import BUILD_SCRIPT, ControlPlane, ControlPlaneError, Missing, find_binaries
 
 from benchmarks import accept, growth, jobs, memory, table
@@ -23,7 +24,7 @@ def main() -> int:
     parsed = _arguments()
     try:
         rows = _measure(parsed.parts or PARTS, parsed.rounds)
-    except (ChildError, ControlPlaneError, LoadError) as error:
+    except (ChildError, ProgramError, LoadError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     text = f"{table.render(rows)}\n\n{table.describe_machine()}"

@@ -11,13 +11,17 @@
     │   ├── Draining           (503)
     │   ├── StorageError       the journal cannot be written now (503)
     │   └── NotSettled         its sender keeps the event, for it has not ended well yet (503)
-    └── ClusterError           what the Kubernetes API said, in its own words
-        ├── AlreadyExists      409 on create
-        ├── Conflict           409 on delete: the object is not the one that we read
-        ├── Transient          429, 5xx, time-out, connection lost: try again
-        ├── QuotaExceeded      403 "exceeded quota": try again, later
-        ├── Denied             400, 401, 403, 404, 422: trying again cannot help
-        └── Unreachable        nobody answers, or is not ready: an outage, not this request's fault
+    ├── ClusterError           what the Kubernetes API said, in its own words
+    │   ├── AlreadyExists      409 on create
+    │   ├── Conflict           409 on delete: the object is not the one that we read
+    │   ├── Transient          429, 5xx, time-out, connection lost: try again
+    │   ├── QuotaExceeded      403 "exceeded quota": try again, later
+    │   ├── Denied             400, 401, 403, 404, 422: trying again cannot help
+    │   └── Unreachable        nobody answers, or is not ready: an outage, not this request's fault
+    └── BrokerError            what RabbitMQ said, or that it said nothing
+        ├── BrokerAway         nobody answers, or the connection was lost: try again
+        ├── BrokerDenied       account, vhost or certificate: names the setting; trying again alone cannot help
+        └── NotRouted          no queue wants the message: names the binding that is missing
 """
 
 from collections.abc import Sequence
@@ -125,3 +129,19 @@ class Denied(ClusterError):
 
 class Unreachable(ClusterError):
     """No API server answers at the address, or it says that it is not ready."""
+
+
+class BrokerError(BuilderError):
+    """RabbitMQ did not do what we asked. No message of the tree has a password in it."""
+
+
+class BrokerAway(BrokerError):
+    """No broker answers at the address, or not any more."""
+
+
+class BrokerDenied(BrokerError):
+    """The broker, or our own check of its certificate, will not have us. The message names the setting."""
+
+
+class NotRouted(BrokerError):
+    """The broker took the message and found no queue for it, so nobody has it."""

@@ -4,41 +4,12 @@ Keys are in the spelling of the seeds (camelCase) outside and in snake_case here
 text with a unit outside. ``settings_sources`` reads them from a file, the environment and flags.
 """
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, SecretStr, model_validator
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-
-
-def parse_duration(text: object) -> float:
-    """Seconds from ``100ms``, ``30s``, ``5m`` or ``1h``.
-
-    Raises:
-        ValueError: anything else; a number without a unit too, since nobody can know which it is.
-    """
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        msg = "a duration with its unit is wanted, such as 100ms, 30s, 5m or 1h"
-        raise ValueError(msg)
-    return float(match[1]) * _UNITS[match[2]]
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
-NamespaceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[KMGT]i?)?$")]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]+$", max_length=253)]
-
-
-class Section(BaseModel):
-    """A group of settings. Unknown keys are errors, for a misspelt key is a setting that silently does nothing."""
-
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True)
+from builder.rabbitmq_settings import Rabbitmq
+from builder.setting_types import Duration, Host, Name, NamespaceName, Port, Quantity, Section
 
 
 class Server(Section):
@@ -225,6 +196,7 @@ class Settings(Section):
     kubernetes: Kubernetes = Kubernetes()
     memory: Memory = Memory()
     async_job_creator: AsyncJobCreator = AsyncJobCreator()
+    rabbitmq: Rabbitmq = Rabbitmq()
     intake: Intake = Intake()
     journal: Journal = Journal()
     admin: Admin = Admin()

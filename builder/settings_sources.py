@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any, get_origin
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from builder.errors import Problem, SettingsError
-from builder.settings import Section, Settings
+from builder.setting_types import Section
+from builder.settings import Settings
 
 PREFIX = "BUILDER_"
 CONFIG_VARIABLE = "BUILDER_CONFIG"
+
+_SECRET = (SecretStr, SecretStr | None)
+"""What is never shown, not even where it is wrong."""
 
 _SERVICE_LINK = re.compile(r"BUILDER_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
 """What Kubernetes puts into every Pod beside a Service of the name ``builder``. No settings, and nobody's mistake."""
@@ -125,7 +129,8 @@ def _explain(error: ErrorDetails) -> Problem:
         return Problem(path, "no such setting" + _suggest(path, siblings))
     message = error["msg"].removeprefix("Value error, ")
     if key and error["type"] != "missing" and not isinstance(error["input"], dict):
-        message += f" (is {error['input']!r}; variable {variable(key)})"
+        shown = "" if dict(_leaves(Settings)).get(key) in _SECRET else f"is {error['input']!r}; "
+        message += f" ({shown}variable {variable(key)})"
     return Problem(path, message)
 
 

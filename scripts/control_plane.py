@@ -6,14 +6,11 @@ Pods stay Pending, and a test plays the kubelet by patching their status. The pr
 """
 
 import contextlib
-import ctypes
 import http.client
 import json
-import os
 import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -25,15 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from child_programs import LOOPBACK, PortTakenError, Program, ProgramError, free_port
+
 BUILD_SCRIPT = Path(__file__).with_name("build-control-plane")
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager")
-LOOPBACK = "127.0.0.1"
-# Below Linux's range for outgoing connections (32768 and up): a client that retries towards a stopped API server could
-# otherwise be given the server's own port as its source port, connect to itself and keep the server from coming back.
-PORTS = range(10_000, 32_000)
 PORT_ATTEMPTS = 5
 POLL_INTERVAL = 0.02
-LOG_TAIL_LINES = 15
 DEFAULT_SERVICE_ACCOUNT = "/api/v1/namespaces/{}/serviceaccounts/default"
 CONTROLLERS = (
     "job-controller,ttl-after-finished-controller,garbage-collector-controller,namespace-controller,"
@@ -42,12 +36,8 @@ CONTROLLERS = (
 )
 
 
-class ControlPlaneError(Exception):
-    """A part of the control plane is missing, did not start or ended, or kubectl or the API answered with an error."""
-
-
-class PortTakenError(ControlPlaneError):
-    """Somebody else got the port between our look and the program's bind."""
+class ControlPlaneError(ProgramError):
+    """A part of the control plane is missing, or kubectl or the API answered with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,60 +70,6 @@ def find_binaries() -> Binaries | Missing:
     return Binaries(found["etcd"], found["kube-apiserver"], found["kubectl"], found.get("kube-controller-manager"))
 
 
-class _Program:
-    """One running child process and its log."""
-
-    def __init__(self, command: list[str], log: Path, spawner: ThreadPoolExecutor) -> None:
-        self.name = Path(command[0]).name
-        self._log = log
-        self._process = spawner.submit(_spawn, command, log).result()
-
-    def check_alive(self) -> None:
-        """Raise when it has ended, with the end of its log."""
-        if (code := self._process.poll()) is not None:
-            message = f"{self.name} ended with exit code {code}; {self.log_tail()}"
-            raise PortTakenError(message) if "address already in use" in message else ControlPlaneError(message)
-
-    def log_tail(self) -> str:
-        return "its log ends with:\n" + "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-
-    def kill(self) -> None:
-        """SIGKILL: the data is thrown away anyway, and a polite stop takes the API server seconds."""
-        self._process.kill()
-        self._process.wait()
-
-
-def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            cwd=log.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
-            preexec_fn=_die_with_parent() if sys.platform == "linux" else None,  # noqa: PLW1509 -- see there
-        )
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """Make a child's first act: ask the kernel to kill it when its parent dies.
-
-    A test run that is killed with SIGKILL (out of memory, CI time-out) runs no cleanup, and the programs would stay for
-    ever. The C library is loaded here, before the fork: after it, with other threads gone, little is safe to do.
-    """
-    pr_set_pdeathsig = 1
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def ask_kernel() -> None:
-        prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return ask_kernel
-
-
 class ControlPlane:
     """A whole control plane as a context manager; when it ends, processes and data are gone.
 
@@ -156,7 +92,7 @@ class ControlPlane:
         self._start_timeout = start_timeout
         self.url = ""
         self._port = self._etcd_port = 0
-        self._running: dict[Path, _Program] = {}  # in the order of their start
+        self._running: dict[Path, Program] = {}  # in the order of their start
         # Linux takes the death of the *thread* that forked for the death of the parent: all children are started from
         # one thread that lives as long as this object, whichever thread the caller is in.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control-plane")
@@ -183,7 +119,7 @@ class ControlPlane:
         shutil.rmtree(self.data, ignore_errors=True)
 
     def check_alive(self) -> None:
-        """Raise ControlPlaneError with the end of its log when a program has ended that should be running."""
+        """Raise ProgramError with the end of its log when a program has ended that should be running."""
         for program in self._running.values():
             program.check_alive()
 
@@ -251,8 +187,8 @@ class ControlPlane:
     def _on_free_port(self, start: Callable[[int], None]) -> None:
         for _ in range(PORT_ATTEMPTS - 1):
             with contextlib.suppress(PortTakenError):
-                return start(_free_port())
-        return start(_free_port())
+                return start(free_port())
+        return start(free_port())
 
     def _start_etcd(self, port: int) -> None:
         self._etcd_port = port
@@ -313,7 +249,7 @@ class ControlPlane:
         )
 
     def _start(self, path: Path, *flags: str, is_ready: Callable[[], bool]) -> None:
-        program = _Program([str(path), *flags], self.data / f"{path.name}.log", self._spawner)
+        program = Program([str(path), *flags], self.data / f"{path.name}.log", self._spawner)
         try:
             self._wait_until(program, is_ready)
         except BaseException:
@@ -327,7 +263,7 @@ class ControlPlane:
     def _answers_ok(self, path: str) -> bool:
         return self._request("GET", path)[0] == http.client.OK
 
-    def _wait_until(self, program: _Program, is_ready: Callable[[], bool]) -> None:
+    def _wait_until(self, program: Program, is_ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._start_timeout
         while True:
             program.check_alive()
@@ -352,14 +288,6 @@ class ControlPlane:
             return response.status, json.loads(raw) if is_json else {}
 
 
-def _free_port() -> int:
-    while True:
-        port = secrets.choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((LOOPBACK, port))
-            return port
-
-
 def main() -> int:
     """For a person: start it, say how to use it, stay until Ctrl-C or SIGTERM."""
 
@@ -379,7 +307,7 @@ def main() -> int:
                 time.sleep(0.5)
     except KeyboardInterrupt:
         return 0
-    except ControlPlaneError as error:
+    except ProgramError as error:
         print(error, file=sys.stderr)
         return 1
 

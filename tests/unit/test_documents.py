@@ -37,7 +37,8 @@ from builder.flow.items import Wait
 from builder.jobs.manifest import build_job
 from builder.metrics import Metrics
 from builder.models import Decision, Event, FailureReason, Outcome, Source
-from builder.settings import Build, Memory, Settings, parse_duration
+from builder.setting_types import parse_duration
+from builder.settings import Build, Memory, Settings
 from builder.settings_sources import _leaves, validate, variable
 from tests import building
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from builder.errors import SettingsError
+from builder.rabbitmq_settings import Rabbitmq
 from builder.settings_sources import load, validate
 
 MEMORY = {"cluster": "memory"}
@@ -132,3 +134,58 @@ def test_a_missing_and_an_empty_file(tmp_path: Path) -> None:
         load({}, str(tmp_path / "missing.yaml"))
     (tmp_path / "empty.yaml").touch()
     assert load({}, str(tmp_path / "empty.yaml"), MEMORY).cluster == "memory"
+
+
+def test_rabbitmq_as_004_has_it() -> None:
+    """Its YAML is taken word for word; a time to live may have a unit as well."""
+    section = yaml.safe_load("""
+    clusterName: "rabbitmq-cluster"
+    namespace: "rabbitmq-dev"
+    connectionSecretName: "rabbitmq-connection"
+    queues:
+      kanikoJobs:
+        name: "kaniko-jobs"
+        durable: true
+        autoDelete: false
+        messageTtl: 86400000
+        maxLength: 10000
+        overflow: "drop-head"
+    """)
+    settings = validate(MEMORY | {"rabbitmq": section})
+    assert settings.rabbitmq.queues.kaniko_jobs == validate(MEMORY).rabbitmq.queues.kaniko_jobs
+    variables = {"BUILDER_RABBITMQ__QUEUES__KANIKO_JOBS__MESSAGE_TTL": "24h", "BUILDER_CLUSTER": "memory"}
+    assert load(variables).rabbitmq == Rabbitmq()
+
+
+@pytest.mark.parametrize(
+    ("url", "urls"),
+    [
+        ("amqp://a:b@one:5672/v", ("amqp://a:b@one:5672/v",)),
+        ("amqps://one, amqps://two:5671", ("amqps://one", "amqps://two:5671")),
+    ],
+)
+def test_several_brokers(url: str, urls: tuple[str, ...]) -> None:
+    assert validate(MEMORY | {"rabbitmq": {"url": url}}).rabbitmq.urls == urls
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"url": "http://u:s3cret@host"}, r"rabbitmq\.url: amqp://user:password@host:port/vhost is wanted"),
+        ({"url": "amqp://u:s3cret@host:x"}, r"rabbitmq\.url: amqp://user:password@host:port/vhost is wanted"),
+        ({"url": 5}, r"rabbitmq\.url: .*\(variable BUILDER_RABBITMQ__URL\)"),
+        ({"managementUrl": "u:s3cret@host"}, r"rabbitmq\.managementUrl: http://user:password@host:15672 is wanted"),
+        ({"tls": {"keyFile": "k"}}, r"rabbitmq\.tls: keyFile needs certFile"),
+        ({"queues": {"kanikoJobs": {"durable": False}}}, r"kanikoJobs: a quorum queue is always durable"),
+        ({"queues": {"kanikoJobs": {"messageTtl": "1 day"}}}, r"messageTtl: milliseconds are wanted"),
+        (
+            {"queues": {"kanikoJobs": {"overflow": "reject-publish-dlx"}}},
+            r"overflow: .*'drop-head' or 'reject-publish'",
+        ),
+    ],
+)
+def test_wrong_rabbitmq_settings(section: dict[str, object], message: str) -> None:
+    """Named with the key and what is allowed, and never with a password in it."""
+    with pytest.raises(SettingsError, match=message) as caught:
+        validate(MEMORY | {"rabbitmq": section})
+    assert "s3cret" not in str(caught.value)
