@@ -64,11 +64,15 @@ class Namespace:
             await self.kubectl("create", "rolebinding", "builder", "--role=builder", account)
         return (await self.kubectl("create", "token", "builder")).strip()
 
-    def kubeconfig(self, path: Path, *, token: str | None = None, server: str | None = None) -> Path:
+    def kubeconfig(
+        self, path: Path, *, token: str | None = None, token_file: Path | None = None, server: str | None = None
+    ) -> Path:
         """A kubeconfig for somebody else, or by another way, written to ``path``."""
         config: dict[str, Any] = json.loads(self.plane.kubeconfig.read_text())
         if token is not None:
             config["users"][0]["user"] = {"token": token}
+        if token_file is not None:
+            config["users"][0]["user"] = {"tokenFile": str(token_file)}
         if server is not None:
             config["clusters"][0]["cluster"]["server"] = server
         path.write_text(json.dumps(config))

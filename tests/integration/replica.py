@@ -72,6 +72,10 @@ class Replica:
 
         await eventually(look, all)
 
+    async def outages(self) -> int:
+        """How often the API server was away."""
+        return self.parts.outage.count
+
     async def letters(self) -> Sequence[DeadLetter]:
         """The dead letters, the newest first."""
         return await self.journal.letters(LetterFilter(), 1000)

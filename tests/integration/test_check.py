@@ -77,7 +77,7 @@ async def test_check_for_programs(namespace: Namespace, tmp_path: Path) -> None:
     ],
 )
 async def test_check_of_a_bad_connection(
-    namespace: Namespace, tmp_path: Path, changes: dict[str, str], words: str
+    namespace: Namespace, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     """Exit code 1, and one line that says what is wrong."""
     kubeconfig = namespace.kubeconfig(tmp_path / "kubeconfig", **changes)
