@@ -1,6 +1,8 @@
-"""The order in which waiting items are taken. Pure: no clock, no I/O, every step O(log n)."""
+"""The order in which waiting items are taken. Pure: no clock, no I/O, every step O(1)."""
 
-import heapq
+from bisect import insort
+from collections import deque
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -12,38 +14,50 @@ SHARED_TURN = 8
 """Every so many takes one goes to the priority that has been passed over the longest."""
 
 
+class _Node(Generic[T]):
+    """An item and the one that its party sent next. A deque for each party would take ten times the memory."""
+
+    __slots__ = ("item", "next")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.next: _Node[T] | None = None
+
+
 class _Level(Generic[T]):
     """One priority. Third parties take turns; each of them is served first in, first out.
 
-    A heap by (turn, arrival): each item gets the turn after its party's last one, but none before the turn that is
-    being served now, so that a party that comes back neither jumps ahead nor pays for its past (start-time fair
-    queueing with items of equal cost, https://doi.org/10.1145/248156.248171).
+    The parties with work stand in a ring. Who was served goes to its end, and so does who comes or comes back: nobody
+    jumps ahead, and nobody pays for its past.
     """
 
-    __slots__ = ("_arrivals", "_heap", "_last_turn", "_now", "passed_over_since")
+    __slots__ = ("_last", "_ring", "passed_over_since", "priority")
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, str, T]] = []
-        self._last_turn: dict[str, int] = {}
-        self._now = 0
-        self._arrivals = 0
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
         self.passed_over_since = 0
+        self._ring: deque[tuple[str, _Node[T]]] = deque()
+        self._last: dict[str, _Node[T]] = {}
 
-    def __len__(self) -> int:
-        return len(self._heap)
+    def __bool__(self) -> bool:
+        return bool(self._ring)
 
     def put(self, party: str, item: T) -> None:
-        turn = max(self._last_turn.get(party, 0), self._now) + 1
-        self._last_turn[party] = turn
-        self._arrivals += 1
-        heapq.heappush(self._heap, (turn, self._arrivals, party, item))
+        node = _Node(item)
+        last = self._last.get(party)
+        if last is None:
+            self._ring.append((party, node))
+        else:
+            last.next = node
+        self._last[party] = node
 
     def take(self) -> T:
-        turn, _, party, item = heapq.heappop(self._heap)
-        self._now = turn
-        if self._last_turn[party] == turn:
-            del self._last_turn[party]
-        return item
+        party, node = self._ring.popleft()
+        if node.next is None:
+            del self._last[party]
+        else:
+            self._ring.append((party, node.next))
+        return node.item
 
 
 class FairOrder(Generic[T]):
@@ -54,7 +68,8 @@ class FairOrder(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._levels: list[_Level[T]] = [_Level() for _ in range(HIGHEST, LOWEST + 1)]
+        self._levels: list[_Level[T]] = [_Level(priority) for priority in range(HIGHEST, LOWEST + 1)]
+        self._waiting: list[_Level[T]] = []
         self._takes = 0
         self._size = 0
 
@@ -66,6 +81,7 @@ class FairOrder(Generic[T]):
         level = self._levels[priority - HIGHEST]
         if not level:
             level.passed_over_since = self._takes
+            insort(self._waiting, level, key=_priority)
         level.put(party, item)
         self._size += 1
 
@@ -75,14 +91,20 @@ class FairOrder(Generic[T]):
         Raises:
             IndexError: there is none.
         """
-        waiting = [level for level in self._levels if level]
-        if not waiting:
+        if not self._waiting:
             msg = "take from an empty order"
             raise IndexError(msg)
         self._takes += 1
-        level = waiting[0]
+        level = self._waiting[0]
         if self._takes % SHARED_TURN == 0:
-            level = min(waiting, key=lambda one: one.passed_over_since)
+            level = min(self._waiting, key=_passed_over_since)
         level.passed_over_since = self._takes
         self._size -= 1
-        return level.take()
+        item = level.take()
+        if not level:
+            self._waiting.remove(level)
+        return item
+
+
+_priority = attrgetter("priority")
+_passed_over_since = attrgetter("passed_over_since")

@@ -12,41 +12,37 @@ from builder.flow.fair_order import LOWEST, SHARED_TURN, FairOrder
 
 
 class Model:
-    """The same order in the plainest words: for each priority a list of rounds, in each at most one item per party."""
+    """The same order in the plainest words: for each priority the parties in the order of their turns, with their items."""
 
     def __init__(self) -> None:
-        self.rounds: dict[int, list[list[tuple[str, int]]]] = defaultdict(list)
+        self.parties: dict[int, list[tuple[str, list[int]]]] = defaultdict(list)
         self.served: dict[int, int] = {}
         self.takes = 0
 
     def put(self, priority: int, party: str, item: int) -> None:
-        rounds = self.rounds[priority]
-        if not rounds:
+        parties = self.parties[priority]
+        if not parties:
             self.served[priority] = self.takes
-            rounds.append([])  # the round that is being served; newcomers come after it
-        mine = [index for index, members in enumerate(rounds) if any(party == who for who, _ in members)]
-        place = max([0, *mine]) + 1
-        if place == len(rounds):
-            rounds.append([])
-        rounds[place].append((party, item))
+        for who, items in parties:
+            if who == party:
+                items.append(item)
+                return
+        parties.append((party, [item]))
 
     def take(self) -> int:
         self.takes += 1
-        waiting = sorted(priority for priority, rounds in self.rounds.items() if any(rounds))
+        waiting = sorted(priority for priority, parties in self.parties.items() if parties)
         priority = waiting[0]
         if self.takes % SHARED_TURN == 0:
             priority = min(waiting, key=lambda one: self.served[one])
         self.served[priority] = self.takes
-        rounds = self.rounds[priority]
-        if not rounds[0]:
-            rounds.pop(0)
-        _, item = rounds[0].pop(0)
-        if not any(rounds):
-            rounds.clear()
+        party, (item, *rest) = self.parties[priority].pop(0)
+        if rest:
+            self.parties[priority].append((party, rest))
         return item
 
     def __len__(self) -> int:
-        return sum(len(members) for rounds in self.rounds.values() for members in rounds)
+        return sum(len(items) for parties in self.parties.values() for _, items in parties)
 
 
 class AgainstTheModel(RuleBasedStateMachine):
@@ -153,4 +149,4 @@ def test_no_trace_is_left_of_a_party_without_items() -> None:
     for number in range(100):
         order.put(5, f"party{number}", "x")
     drained(order)
-    assert all(not level._last_turn for level in order._levels)
+    assert all(not level._last and not level._ring for level in order._levels)
