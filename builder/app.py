@@ -63,7 +63,6 @@ class Parts:
         intake = self.settings.intake
         status = StatusRoutes(self.overview, Metrics(self.stats, self.overview.gauges))
         letters = DeadLetterRoutes(self.office, self.settings.admin)
-        # In this order: the last takes any path that the others have not.
         routes = Receiver(self.intake, intake).routes() + letters.routes() + status.routes()
         return listening(self.settings.server, routes, self.stats, intake.max_body_size)
 

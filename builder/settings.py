@@ -66,6 +66,7 @@ class Intake(Section):
     """What the door lets in. ``slot_wait`` bounds how long a sender waits for a slot before it gets a 429."""
 
     max_body_size: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+    body_timeout: Duration = 10.0
     slot_wait: Duration = 2.0
     custody_wait: Duration = 7.0
     reply: Literal["auto", "body", "empty"] = "auto"

@@ -2,22 +2,19 @@
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-import structlog
-from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp import HttpVersion11, web
 
 from builder.errors import EventRejected, NotNow, Problem, QueueFull
-from builder.stats import Stats
 
 CORRELATION_HEADER = "X-Correlation-ID"
-CORRELATION_KEY = web.RequestKey("correlation_id", str)
 _MAX_CORRELATION = 256
-
-log = structlog.get_logger(__name__)
 
 
 def problem(
@@ -71,40 +68,69 @@ def errors_of(problems: Iterable[Problem]) -> list[dict[str, str]]:
     return [{"field": one.field, "message": one.message} for one in problems]
 
 
-def middleware(stats: Stats) -> Any:
-    """Count each answer by its class, give it its correlation id, and turn what was raised into problems."""
-
-    @web.middleware
-    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            response = await handler(request)
-        except web.HTTPException as exc:
-            response = _refusal(exc)
-        except EventRejected as exc:
-            response = rejected(exc)
-        except NotNow as exc:
-            response = not_now(exc)
-        except ConnectionError:  # the sender hung up within its request: nobody reads this
-            response = problem(400, "the request ended before its body did")
-        except Exception:
-            log.exception("request_crashed", method=request.method, path=request.path)
-            response = problem(500, "a bug of this service; its log says more")
-        stats.answers[f"{response.status // 100}xx"] += 1
-        response.headers[CORRELATION_HEADER] = _correlation_id(request)
-        return response
-
-    return answer
-
-
-def _refusal(exc: web.HTTPException) -> web.Response:
-    """404 and 405 by aiohttp's router; a 405 keeps its ``Allow``."""
+def refusal(exc: web.HTTPException) -> web.Response:
+    """404 and 405 by the table of routes; a 405 keeps its ``Allow``."""
     headers = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
     return problem(exc.status, exc.reason, headers=headers)
 
 
-def _correlation_id(request: web.Request) -> str:
+class Queued(web.StreamResponse):
+    """202 as ready-made bytes: making an answer header by header takes longer than reading its event.
+
+    aiohttp asks three things of an answer: ``prepare``, ``write_eof`` and ``keep_alive``.
+    """
+
+    def __init__(self, correlation_id: str, body: bytes) -> None:
+        self._bytes = b"%sX-Correlation-ID: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+            _head(int(time.time())),
+            correlation_id.encode(),
+            len(body),
+            body,
+        )
+
+    @property
+    def keep_alive(self) -> bool:
+        """What it is made for, see ``queued``."""
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Send all of it."""
+        transport = request.transport
+        if transport is None:
+            msg = "the sender hung up"
+            raise ConnectionResetError(msg)
+        transport.write(self._bytes)
+        if request.protocol.writing_paused:
+            await request.writer.drain()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """It is sent."""
+
+
+@lru_cache(maxsize=1)
+def _head(seconds: int) -> bytes:
+    """The part that is the same for a second."""
+    date = formatdate(seconds, usegmt=True)
+    return f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nDate: {date}\r\n".encode()
+
+
+def queued(request: web.BaseRequest, body: bytes, followed_by: str | None) -> web.StreamResponse:
+    """202 with its body."""
+    correlation_id = choose_correlation_id(request, followed_by)
+    if request.keep_alive and request.version == HttpVersion11:
+        return Queued(correlation_id, body)
+    headers = {"Content-Type": "application/json", CORRELATION_HEADER: correlation_id}
+    return web.Response(status=202, body=body, headers=headers)
+
+
+def queued_in_silence(request: web.BaseRequest, followed_by: str | None) -> web.Response:
+    """202 without a body."""
+    return web.Response(status=202, headers={CORRELATION_HEADER: choose_correlation_id(request, followed_by)})
+
+
+def choose_correlation_id(request: web.BaseRequest, followed_by: str | None = None) -> str:
     """The sender's own, else the one that its event is followed by, else a new one."""
-    for text in (request.headers.get(CORRELATION_HEADER), request.get(CORRELATION_KEY)):
+    for text in (request.headers.get(CORRELATION_HEADER), followed_by):
         if text and len(text) <= _MAX_CORRELATION and text.isascii() and text.isprintable():
             return text
     return os.urandom(16).hex()

@@ -1,5 +1,6 @@
 """The body of a request, whole and bounded, however it was framed and coded."""
 
+import asyncio
 import zlib
 
 from aiohttp import web
@@ -12,21 +13,21 @@ _GZIP_ONLY = 31
 """zlib's word for "with a gzip header and checksum"."""
 
 
-async def read_body(request: web.Request, limit: int) -> bytes:
+async def read_body(request: web.BaseRequest, limit: int, patience: float) -> bytes:
     """What was sent, decompressed. Neither what comes in nor what comes out of it is ever much more than ``limit``.
 
+    ``patience`` is how many seconds the sender may take for it.
+
     Raises:
+        web.HTTPRequestTimeout: the sender took longer.
         EventRejected: 413 as soon as the announced or the real size passes the limit, 415 for a coding that we do not
             take, 400 for a body that is not what its headers say.
     """
-    if request.content_length is not None and request.content_length > limit:
+    content = request.content
+    # Most bodies came in one piece with their headers.
+    body = content.read_nowait() if content.is_eof() else await _receive(request, limit, patience)
+    if len(body) > limit:
         raise _too_large(limit)
-    try:
-        body = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large(limit) from None
-    except (web.RequestPayloadError, HttpProcessingError) as exc:  # by aiohttp's parser in C, and by the one in Python
-        raise EventRejected([Problem("body", "is not framed as the Transfer-Encoding header says")]) from exc
     coding = request.headers.get("Content-Encoding")
     if coding is None:
         return body
@@ -37,6 +38,28 @@ async def read_body(request: web.Request, limit: int) -> bytes:
             return _gunzip(body, limit)
     # https://www.rfc-editor.org/rfc/rfc9110#section-8.4
     raise EventRejected([Problem("Content-Encoding", f"{quoted(coding)} is not taken; send gzip or none")], 415)
+
+
+async def _receive(request: web.BaseRequest, limit: int, patience: float) -> bytes:
+    """The body piece by piece, as it comes."""
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+    # https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1; who has sent the body already needs no answer
+    expected = request.headers.get("Expect", "").lower()
+    if expected not in {"", "100-continue"}:
+        raise web.HTTPExpectationFailed
+    if expected:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    try:
+        async with asyncio.timeout(patience):
+            return await request.read()
+    except TimeoutError:
+        reason = f"the body did not come within {patience:g} seconds (setting intake.bodyTimeout)"
+        raise web.HTTPRequestTimeout(reason=reason) from None
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(limit) from None
+    except (web.RequestPayloadError, HttpProcessingError) as exc:  # by aiohttp's parser in C, and by the one in Python
+        raise EventRejected([Problem("body", "is not framed as the Transfer-Encoding header says")]) from exc
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:

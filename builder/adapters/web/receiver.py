@@ -10,8 +10,16 @@ from typing import Any
 
 from aiohttp import web
 
-from builder.adapters.web.answers import CORRELATION_KEY, errors_of, json_body, not_now, problem, rejected, retry_after
+from builder.adapters.web.answers import (
+    errors_of,
+    json_body,
+    problem,
+    queued,
+    queued_in_silence,
+    retry_after,
+)
 from builder.adapters.web.body import read_body
+from builder.adapters.web.routes import Route
 from builder.errors import EventRejected, NotNow, QueueFull
 from builder.events.headers import encodable
 from builder.events.parsing import Mode, Rejected, parse_http
@@ -22,8 +30,6 @@ from builder.settings import Intake as IntakeSettings
 
 QUEUED = b'{"status":"queued"}'
 
-_JSON = {"Content-Type": "application/json"}
-
 
 class Receiver:
     """Hands events to the intake and says what it said."""
@@ -32,23 +38,23 @@ class Receiver:
         self._intake = intake
         self._settings = settings
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Where events come in."""
-        paths = ("/", "/events")
-        return [web.post(path, self.receive) for path in paths] + [web.options(path, self.greet) for path in paths]
+        methods = {"POST": self.receive, "OPTIONS": self.greet}
+        return [Route(method, path, handler) for path in ("/", "/events") for method, handler in methods.items()]
 
-    async def receive(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.BaseRequest) -> web.StreamResponse:
         """POST: 202 if, and only if, every event of the request is taken care of."""
         content_type = request.headers.get("Content-Type")
         try:
-            body = await read_body(request, self._settings.max_body_size)
+            body = await read_body(request, self._settings.max_body_size, self._settings.body_timeout)
         except EventRejected as exc:
             return await self._unread(request, content_type, exc)
         reach(Failpoint.BODY_READ)
         mode, items = parse_http(content_type, request.headers.items(), body)
         return await (self._batch(request, items) if mode is Mode.BATCH else self._one(request, items[0]))
 
-    async def greet(self, request: web.Request) -> web.Response:
+    async def greet(self, request: web.BaseRequest) -> web.Response:
         """OPTIONS: the handshake by which a sender asks whether it may deliver here, and how fast."""
         headers = {"Allow": "POST, OPTIONS"}
         origin = request.headers.get("WebHook-Request-Origin", "")
@@ -57,31 +63,27 @@ class Receiver:
             headers["WebHook-Allowed-Rate"] = "*"  # a full queue says so with 429
         return web.Response(headers=headers)
 
-    async def _unread(self, request: web.Request, content_type: str | None, error: EventRejected) -> web.Response:
+    async def _unread(
+        self, request: web.BaseRequest, content_type: str | None, error: EventRejected
+    ) -> web.StreamResponse:
         """The attributes are kept as far as the headers have them, the body is not."""
         _, items = parse_http(content_type, request.headers.items(), b"")
         attributes = items[0].attributes() if isinstance(items[0], Event) else items[0].attributes
         kept = Rejected(attributes, encodable(content_type or ""), b"", error.problems, error.status)
         return await self._one(request, kept)
 
-    async def _one(self, request: web.Request, item: Event | Rejected) -> web.Response:
-        try:
-            ticket = await self._intake.offer(item)
-        except EventRejected as exc:
-            return rejected(exc)
-        except NotNow as exc:
-            return not_now(exc)
-        request[CORRELATION_KEY] = ticket.correlation_id
-        return self._accepted(request, QUEUED)
+    async def _one(self, request: web.BaseRequest, item: Event | Rejected) -> web.StreamResponse:
+        ticket = await self._intake.offer(item)
+        return self._accepted(request, QUEUED, ticket.correlation_id)
 
-    def _accepted(self, request: web.Request, body: bytes) -> web.Response:
+    def _accepted(self, request: web.BaseRequest, body: bytes, correlation_id: str | None = None) -> web.StreamResponse:
         """With a body, unless the sender's broker would take that for an event."""
         reply = self._settings.reply
         if reply == "empty" or (reply == "auto" and _wants_event(request)):
-            return web.Response(status=202)
-        return web.Response(status=202, body=body, headers=_JSON)
+            return queued_in_silence(request, correlation_id)
+        return queued(request, body, correlation_id)
 
-    async def _batch(self, request: web.Request, items: Sequence[Event | Rejected]) -> web.Response:
+    async def _batch(self, request: web.BaseRequest, items: Sequence[Event | Rejected]) -> web.StreamResponse:
         taken: list[Ticket | EventRejected | NotNow] = []
         # All of them together wait for slots as long as one alone may: after that, or once one got none, none waits.
         clock = asyncio.get_running_loop().time
@@ -107,8 +109,8 @@ class Receiver:
         return None
 
     def _batch_answer(
-        self, request: web.Request, reports: list[dict[str, Any]], errors: Sequence[EventRejected | NotNow | None]
-    ) -> web.Response:
+        self, request: web.BaseRequest, reports: list[dict[str, Any]], errors: Sequence[EventRejected | NotNow | None]
+    ) -> web.StreamResponse:
         """The worst answer of any event is the answer of all: 429 or 503 before 400 before 202."""
         bad = [error for error in errors if error is not None]
         if not bad:
@@ -124,7 +126,7 @@ class Receiver:
         return problem(status, detail, headers=retry_after(later.retry_after), events=reports)
 
 
-def _wants_event(request: web.Request) -> bool:
+def _wants_event(request: web.BaseRequest) -> bool:
     """``Prefer: reply``: whatever body comes back, the broker takes it for an event.
 
     A list of tokens in any case, in one header or in several (https://www.rfc-editor.org/rfc/rfc7240#section-2).

@@ -175,11 +175,17 @@ class Door:
 
     async def exchange_all(self, requests: bytes, answers: int) -> list[Answer]:
         """The same for several answers over one connection."""
+        async with self.connected() as (reader, writer):
+            writer.write(requests)
+            return [await read_answer(reader) for _ in range(answers)]
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection of one's own."""
         url = self.client.base_url
         reader, writer = await asyncio.open_connection(url.host, url.port)
         try:
-            writer.write(requests)
-            return [await _read_answer(reader) for _ in range(answers)]
+            yield reader, writer
         finally:
             writer.close()
             await writer.wait_closed()
@@ -274,7 +280,7 @@ def _client(url: str) -> httpx.AsyncClient:
     )
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> Answer:
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("utf-8", "surrogateescape")
     status_line, *lines = head.split("\r\n")[:-2]
     pairs = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]

@@ -19,6 +19,7 @@ from tests.unit.http.door import (
     problem_of,
     raw_binary,
     raw_post,
+    read_answer,
     serving,
     structured,
     until,
@@ -173,10 +174,23 @@ async def test_answers_are_data(door: Door, text: str) -> None:
 
 async def test_expect_continue(door: Door) -> None:
     """As curl does, a sender asks before it sends much; whoever expects something else gets a 417."""
-    answers = await door.exchange_all(raw_post([*raw_binary(), b"Expect: 100-continue"], BODY), 2)
-    assert [answer.status for answer in answers] == [100, 202]
-    assert (await door.exchange(raw_post([*raw_binary(), b"Expect: cake"], BODY))).status == 417
+    head, body = raw_post([*raw_binary(), b"Expect: 100-continue"], BODY).split(b"\r\n\r\n")
+    async with door.connected() as (reader, writer):
+        writer.write(head + b"\r\n\r\n")
+        assert (await read_answer(reader)).status == 100
+        writer.write(body)
+        assert (await read_answer(reader)).status == 202
+    head, _ = raw_post([*raw_binary(), b"Expect: cake"], BODY).split(b"\r\n\r\n")
+    assert (await door.exchange(head + b"\r\n\r\n")).status == 417
     await assert_alive(door)
+
+
+async def test_a_body_that_does_not_come() -> None:
+    """Who holds a connection and sends nothing is not waited for."""
+    async with serving(intake={"bodyTimeout": "10ms"}) as door:
+        answer = await door.exchange(raw_post(raw_binary(), BODY)[:-1])
+        assert (answer.status, door.queued()) == (408, [])
+        await assert_alive(door)
 
 
 # --- a thousand bodies ------------------------------------------------------------------------------------------------

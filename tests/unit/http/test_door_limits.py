@@ -121,12 +121,12 @@ async def test_chunks_below_the_limit(door: Door) -> None:
 async def test_broken_framing(door: Door, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """What aiohttp may find in the middle of a body is the sender's fault as well."""
 
-    async def read(_: web.Request) -> bytes:
+    async def read(_: web.BaseRequest) -> bytes:
         raise error
 
-    monkeypatch.setattr(web.Request, "read", read)
-    response = await door.deliver(binary(example()))
-    assert (response.status_code, fields_of(response)) == (400, ["body"])
+    monkeypatch.setattr(web.BaseRequest, "read", read)
+    answer = await door.exchange(raw_post(raw_binary(), binary(example()).content)[:-1])
+    assert (answer.status, [error["field"] for error in json.loads(answer.body)["errors"]]) == (400, ["body"])
     assert [letter["event"]["id"] for letter in await door.letters()] == ["e-1"]
 
 
