@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
+from builder.build_settings import Build, BuildKit, BuildPod, Kaniko, Kueue
 from builder.rabbitmq_settings import Rabbitmq
-from builder.setting_types import Duration, Host, Name, NamespaceName, Port, Quantity, Section
+from builder.setting_types import Duration, Host, NamespaceName, Port, Section
 
 
 class Server(Section):
@@ -108,78 +109,6 @@ class Results(Section):
     max_entries: Annotated[int, Field(ge=1)] = 10_000
 
 
-class Runtime(Section):
-    """What a runtime's word stands for: the Dockerfile of its language and the image that this starts from."""
-
-    language: Literal["nodejs", "python", "go"]
-    base_image: str
-
-
-def _default_runtimes() -> dict[str, Runtime]:
-    nodes = {
-        f"nodejs{v}": Runtime(language="nodejs", base_image=f"docker.io/library/node:{v}-slim") for v in (18, 20, 22)
-    }
-    pythons = {
-        f"python3.{v}": Runtime(language="python", base_image=f"docker.io/library/python:3.{v}-slim")
-        for v in (11, 12, 13)
-    }
-    gos = {f"go1.{v}": Runtime(language="go", base_image=f"docker.io/library/golang:1.{v}") for v in (23, 24, 25)}
-    return nodes | pythons | gos
-
-
-class Build(Section):
-    """What an event may ask for, and what holds where it says nothing. Timeouts are of the build itself."""
-
-    source_template: str | None = None
-    default_timeout: Duration = 1800.0
-    max_timeout: Duration = 7200.0
-    two_level_hosts: tuple[Host, ...] = ("github.com", "bitbucket.org", "codeberg.org")
-    runtimes: dict[str, Runtime] = Field(default_factory=_default_runtimes)
-    runtimes_config_map: Name = "knative-lambda-runtimes"
-
-    @model_validator(mode="after")
-    def _default_fits(self) -> "Build":
-        if not 1 <= self.default_timeout <= self.max_timeout:
-            msg = "defaultTimeout must be between 1s and maxTimeout"
-            raise ValueError(msg)
-        return self
-
-
-class Requests(Section):
-    """What the scheduler sets aside for a build."""
-
-    cpu: Quantity = "500m"
-    memory: Quantity = "512Mi"
-    ephemeral_storage: Quantity = "1Gi"
-
-
-class Limits(Section):
-    """Where a build is stopped."""
-
-    cpu: Quantity = "2"
-    memory: Quantity = "2Gi"
-    ephemeral_storage: Quantity = "10Gi"
-
-
-class Kaniko(Section):
-    """The build's own Pod. Secrets are named here and nowhere else: an event can never name one."""
-
-    image: str = "ghcr.io/osscontainertools/kaniko:v1.28.3"
-    registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._/-]+)?$")] | None = None
-    repository: Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")] = "knative-lambdas"
-    registry_secret: Name | None = None
-    git_secret: Name | None = None
-    service_account: Name | None = None
-    cache: bool = True
-    cache_repository: str | None = None
-    insecure_registries: tuple[str, ...] = ()
-    push_retry: Annotated[int, Field(ge=0, le=10)] = 3
-    backoff_limit: Annotated[int, Field(ge=0, le=10)] = 0
-    ttl_after_finished: Duration = 3600.0
-    requests: Requests = Requests()
-    limits: Limits = Limits()
-
-
 CUSTODY_PROMISES = {
     "journal": "202 means that the event is on disk",
     "sender": "202 means that the event's Job exists, or a later event's",
@@ -205,14 +134,17 @@ class Settings(Section):
     dead_letters: DeadLetters = DeadLetters()
     results: Results = Results()
     build: Build = Build()
+    build_pod: BuildPod = BuildPod()
     kaniko: Kaniko = Kaniko()
+    buildkit: BuildKit = BuildKit()
+    kueue: Kueue = Kueue()
 
     @model_validator(mode="after")
     def _git_credentials_stay_home(self) -> "Settings":
         if self.kaniko.git_secret is not None and not self.intake.allowed_source_hosts:
             msg = (
-                "kaniko.gitSecret needs intake.allowedSourceHosts: Kaniko shows the credentials to every Git host that "
-                "an event names, so say which hosts may see them"
+                "kaniko.gitSecret needs intake.allowedSourceHosts: the build shows the credentials to every Git host "
+                "that an event names, so say which hosts may see them"
             )
             raise ValueError(msg)
         return self

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from builder.build_settings import Build
 from builder.errors import EventRejected
 from builder.events.attributes import is_traceparent
 from builder.events.job_start import ID_RULE, JobStart, Parameters, RuntimeWord, read_job_start
@@ -19,7 +20,7 @@ from builder.events.problems import Found, key, problems_from, quoted
 from builder.events.routing import route
 from builder.events.source_url import parse_path, parse_ref, parse_source
 from builder.models import BuildRequest, BuildType, Event, Source, SourceKind, Target
-from builder.settings import Build, Intake
+from builder.settings import Intake
 
 DEFAULT_PRIORITY = 5
 MAX_VARIABLES = 64
@@ -29,6 +30,8 @@ MAX_CACHED_URL = 512
 
 RESERVED_VARIABLES = frozenset({"RUNTIME", "BASE_IMAGE"})
 """Build arguments that the service sets itself."""
+ENGINE_VARIABLES = "BUILDKIT_"
+"""How build arguments begin that BuildKit itself obeys: one of them names an image to run."""
 
 _AT = "data.parameters."
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -187,6 +190,8 @@ def _source(parameters: Parameters, target: Target | None, build: Build, intake:
     except ValueError as exc:
         found.setdefault(f"{_AT}source_url", str(exc))
         return None
+    if source.kind is SourceKind.BUCKET and not build.reads_buckets:
+        found.setdefault(f"{_AT}source_url", f"must begin with https://: {build.engine} reads no buckets")
     if ref is not None and source.kind is not SourceKind.GIT:
         found.setdefault(f"{_AT}ref", "must be left out: only a Git repository has one")
     return source
@@ -229,6 +234,8 @@ def _variable_problem(name: str, value: object) -> str | None:
         return "is no name of a variable: a letter or _, then at most 127 letters, digits and _"
     if name in RESERVED_VARIABLES:
         return "is set by the service itself"
+    if name.startswith(ENGINE_VARIABLES):
+        return "would steer the build engine itself"
     if not isinstance(value, str):
         return "must be a string"
     if "\0" in value or len(value.encode()) > MAX_VALUE_BYTES:

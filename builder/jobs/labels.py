@@ -16,3 +16,7 @@ REQUESTED_AT = _PREFIX + "requested-at"
 PRIORITY = _PREFIX + "priority"
 IMAGE = _PREFIX + "image"
 TRACEPARENT = _PREFIX + "traceparent"
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+CONTAINER = "kubectl.kubernetes.io/default-container"
+"""Of a Pod: the container that matters."""

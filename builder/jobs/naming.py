@@ -51,6 +51,11 @@ def image_tag(request: BuildRequest) -> str:
     return _closed(f"{target.third_party_id}-{target.parser_id}", TAG_LIMIT, "tag", *identity)
 
 
+def cache_tag(target: Target) -> str:
+    """The tag of a target's own layer cache: the same for all its builds, and never another's."""
+    return _closed(f"{target.third_party_id}-{target.parser_id}", TAG_LIMIT, "cache", *target)
+
+
 def _derived_name(target: Target) -> str:
     third_party, parser = target
     name = f"{_DERIVED}{third_party}-{parser}"

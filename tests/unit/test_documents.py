@@ -27,6 +27,7 @@ from builder.adapters.memory_cluster import MemoryCluster
 from builder.adapters.memory_cluster.rules import check_job
 from builder.adapters.memory_journal import MemoryJournal
 from builder.adapters.web.routes import Route
+from builder.build_settings import Build
 from builder.errors import ClusterError, SettingsError
 from builder.events import request, routing
 from builder.events.job_start import JobStart, Parameters
@@ -38,7 +39,7 @@ from builder.jobs.manifest import build_job
 from builder.metrics import Metrics
 from builder.models import Decision, Event, FailureReason, Outcome, Source
 from builder.setting_types import parse_duration
-from builder.settings import Build, Memory, Settings
+from builder.settings import Memory, Settings
 from builder.settings_sources import _leaves, validate, variable
 from tests import building
 
@@ -285,7 +286,7 @@ def test_settings_table() -> None:
 def _is_shown_as(default: object, shown: str) -> bool:
     if default is None:
         return shown == "unset"
-    if isinstance(default, dict):
+    if isinstance(default, dict) and default:
         return shown == "[below](#runtimes)"  # a block of its own, see test_yaml…
     (text,) = codes(shown)
     if isinstance(default, float):

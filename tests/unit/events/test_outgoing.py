@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.build_settings import Build
 from builder.events.outgoing import encode_batch, encode_binary, encode_structured, job_start_event
 from builder.events.parsing import Mode, parse_http
 from builder.events.request import build_request
 from builder.events.routing import UseCase, flow_of, route
 from builder.models import Event, Flow
-from builder.settings import Build, Intake
+from builder.settings import Intake
 
 
 def parse(headers: dict[str, str], body: bytes) -> list[Event]:

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.build_settings import Build, Runtime
 from builder.errors import EventRejected, Problem
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.models import BuildRequest, BuildType, Event, Source, SourceKind, Target
-from builder.settings import Build, Intake, Runtime
+from builder.settings import Intake
 
 ACCEPTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BUILD, INTAKE = Build(), Intake()

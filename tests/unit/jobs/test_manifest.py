@@ -3,11 +3,9 @@
 import json
 from typing import Any
 
-import pytest
-
 from builder.events.parsing import STRUCTURED_TYPE, parse_http
 from builder.events.request import build_request
-from builder.jobs.manifest import build_job, kaniko_context
+from builder.jobs.manifest import build_job
 from builder.models import BuildType, Event, Source, SourceKind
 from tests import building
 
@@ -43,7 +41,10 @@ JOB: dict[str, Any] = {
         "backoffLimit": 0,
         "ttlSecondsAfterFinished": 3600,
         "template": {
-            "metadata": {"labels": LABELS},
+            "metadata": {
+                "labels": LABELS,
+                "annotations": {"kubectl.kubernetes.io/default-container": "kaniko"},
+            },
             "spec": {
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": False,
@@ -191,16 +192,49 @@ def test_a_trace_goes_on_in_the_job() -> None:
     assert job["metadata"]["annotations"]["build.notifi.network/traceparent"] == trace
 
 
-@pytest.mark.parametrize(
-    ("source", "context"),
-    [
-        (Source(SourceKind.GIT, "https://github.com/a/b.git"), "git://github.com/a/b.git"),
-        (Source(SourceKind.GIT, "https://h.org/b", "refs/heads/x"), "git://h.org/b#refs/heads/x"),
-        (Source(SourceKind.GIT, "https://h.org/b", "a" * 40), f"git://h.org/b#{'a' * 40}"),
-        (Source(SourceKind.BUCKET, "s3://bucket/key.tar.gz"), "s3://bucket/key.tar.gz"),
-        (Source(SourceKind.ARCHIVE, "https://h.org/a.tar.gz"), "https://h.org/a.tar.gz"),
-    ],
-)
-def test_contexts(source: Source, context: str) -> None:
-    """A source in Kaniko's words."""
-    assert kaniko_context(source) == context
+def test_where_builds_run_is_the_settings_choice() -> None:
+    """Nodes, walls and urgency come from settings alone."""
+    pod = {
+        "hostUsers": False,
+        "runtimeClassName": "gvisor",
+        "nodeSelector": {"pool": "builds"},
+        "tolerations": [{"key": "builds", "operator": "Equal", "value": "only", "tolerationSeconds": 5}],
+        "priorityClasses": {"1": "builds-urgent", "5": "builds"},
+    }
+    settings = building.settings(buildPod=pod)
+    urgent, usual, idle = (
+        build_job(building.request(priority=priority), settings)["spec"]["template"]["spec"] for priority in (1, 5, 10)
+    )
+    plain = JOB["spec"]["template"]["spec"]
+    assert idle == plain | {
+        "hostUsers": False,
+        "runtimeClassName": "gvisor",
+        "nodeSelector": {"pool": "builds"},
+        "tolerations": [{"key": "builds", "operator": "Equal", "value": "only", "tolerationSeconds": 5}],
+    }
+    assert urgent == idle | {"priorityClassName": "builds-urgent"}
+    assert usual == idle | {"priorityClassName": "builds"}
+
+
+def test_a_queue_of_the_clusters() -> None:
+    """Kueue knows a Job by its label and starts it: until then it is suspended."""
+    job = build_job(building.request(), building.settings(kueue={"queueName": "builds"}))
+    assert job["metadata"]["labels"] == LABELS | {"kueue.x-k8s.io/queue-name": "builds"}
+    assert job["spec"] == JOB["spec"] | {"suspend": True}
+
+
+def test_mirrors_and_authorities() -> None:
+    """Base images come through the mirrors, and a company's own certificates are trusted beside the public ones."""
+    build = {"registryMirrors": {"docker.io": ["a.example.com/hub", "b.example.com"]}, "caConfigMap": "trust"}
+    job = build_job(building.request(), building.settings(build=build))
+    args = container(job)["args"]
+    assert args[3:5] == [
+        "--registry-map=index.docker.io=a.example.com/hub",
+        "--registry-map=index.docker.io=b.example.com",
+    ]
+    assert [args[:3], args[5:]] == [container(JOB)["args"][:3], container(JOB)["args"][3:]]
+    assert container(job)["env"] == [{"name": "SSL_CERT_DIR", "value": "/kaniko/ssl/certs:/kaniko/authorities"}]
+    assert container(job)["volumeMounts"] == [
+        {"name": "authorities", "mountPath": "/kaniko/authorities", "readOnly": True}
+    ]
+    assert job["spec"]["template"]["spec"]["volumes"] == [{"name": "authorities", "configMap": {"name": "trust"}}]
