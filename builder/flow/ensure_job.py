@@ -1,5 +1,6 @@
 """Make sure that the one right Job exists: create, and where the name is taken, read, decide and act."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
@@ -10,6 +11,7 @@ from builder.flow.items import Done
 from builder.flow.ports import Cluster
 from builder.jobs import labels
 from builder.jobs.conflict import Wanted, decide
+from builder.jobs.status import is_suspended
 from builder.models import Decision, Failure, FailureReason, Manifest, Outcome
 
 ROUNDS = 4
@@ -22,7 +24,8 @@ _REPLACING = {Decision.REPLACE_FINISHED, Decision.REPLACE_ACTIVE}
 class Blocked:
     """Another Job holds the name for now: a build that runs, or one that is being deleted.
 
-    ``bound`` is in seconds: how long that can last at the most, by the Job's own deadline.
+    ``bound`` is in seconds: how long that can last at the most, by the Job's own deadline. ``uid`` is of what is waited
+    for: another one begins another time.
     """
 
     uid: str
@@ -106,7 +109,10 @@ async def _delete(cluster: Cluster, name: str, existing: Manifest, *, foreground
 
 
 def _blocked(name: str, existing: Manifest, *, deleting: bool, verb: str | None = None) -> Blocked:
-    deadline = existing["spec"].get("activeDeadlineSeconds", 3600)
-    if verb is None:
-        verb = "is being deleted" if deleting else "is still building"
-    return Blocked(existing["metadata"]["uid"], deleting, deadline + 60.0, f"Job {name} {verb}")
+    uid: str = existing["metadata"]["uid"]
+    bound = existing["spec"].get("activeDeadlineSeconds", 3600) + 60.0
+    doing = "is being deleted" if deleting else "is still building"
+    if is_suspended(existing) and not deleting:
+        # As long as its queue likes: its deadline begins when it starts, and so does our patience.
+        uid, bound, doing = f"{uid} suspended", math.inf, "is suspended"
+    return Blocked(uid, deleting, bound, f"Job {name} {doing if verb is None else verb}")

@@ -9,7 +9,7 @@ class JobState(StrEnum):
     """A Job's state, as far as the decisions need it."""
 
     ACTIVE = "active"
-    """Pending or running, or ended in a way whose Pods may still be running."""
+    """Pending or running, or ended in a way whose Pods may still be running; or suspended, and bound to run."""
     COMPLETE = "complete"
     FAILED = "failed"
     DELETING = "deleting"
@@ -34,9 +34,16 @@ def job_state(job: Manifest) -> JobState:
     return JobState.ACTIVE
 
 
+def is_suspended(job: Manifest) -> bool:
+    """True while somebody, such as Kueue, keeps the Job from starting; its deadline begins when it may."""
+    return job["spec"].get("suspend") is True
+
+
 def phase(job: Manifest) -> str:
     """The state in a word for people, who tell a pending build from a running one."""
     state = job_state(job)
+    if state is JobState.ACTIVE and is_suspended(job):
+        return "suspended"
     if state is JobState.ACTIVE:
         return "running" if job.get("status", {}).get("ready") else "pending"
     return state.value

@@ -1,5 +1,6 @@
 """One try at the cluster: what is called, in which order, and what comes of it."""
 
+import math
 from typing import Any, Literal
 
 import pytest
@@ -33,6 +34,7 @@ OLD_IMAGE = existing()["metadata"]["annotations"]["build.notifi.network/image"]
 ADOPTED = Done(Outcome.ADOPTED, image=IMAGE)
 CREATED = Done(Outcome.CREATED, image=IMAGE)
 FOREIGN = existing(labels={})
+SUSPENDED = existing() | {"spec": existing()["spec"] | {"suspend": True}}
 DELETING = existing(deletionTimestamp="2024-01-01T12:00:00Z")
 STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, list[tuple[Any, ...]]]] = [
     ("a free name", [None], "wait", CREATED, [CREATE]),
@@ -66,6 +68,20 @@ STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, li
         "wait",
         Blocked("u-1", deleting=False, bound=1860.0, message=f"Job {NAME} is still building"),
         [CREATE, GET],
+    ),
+    (
+        "one that its queue has not let start is waited for without end: its deadline has not begun",
+        [TAKEN, SUSPENDED],
+        "wait",
+        Blocked("u-1 suspended", deleting=False, bound=math.inf, message=f"Job {NAME} is suspended"),
+        [CREATE, GET],
+    ),
+    (
+        "one that its queue has not let start gives way like any other",
+        [TAKEN, SUSPENDED, None],
+        "replace",
+        Blocked("u-1", deleting=True, bound=1860.0, message=f"Job {NAME} is being deleted"),
+        [CREATE, GET, ("delete", NAME, "u-1", "foreground")],
     ),
     (
         "an active one gives way: its name stays taken until its Pod is gone",

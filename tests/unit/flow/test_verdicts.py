@@ -1,5 +1,7 @@
 """The failure table, row by row."""
 
+import math
+
 import pytest
 
 from builder.errors import ClusterError, Denied, QuotaExceeded, Transient
@@ -78,4 +80,18 @@ def test_a_running_build_is_waited_for_until_its_own_deadline() -> None:
     assert VERDICTS.after_block(second, patience, 118.0) == Again(Wait.DELETION, 0.2, "Job x is being deleted")
     assert VERDICTS.after_block(second, patience, 119.0) == dead(
         FailureReason.ACTIVE_BUILD, "Job x is being deleted, longer than its own deadline allows"
+    )
+
+
+def test_a_suspended_build_is_waited_for_as_long_as_its_queue_likes() -> None:
+    """Patience begins when it starts, and both survive a restart."""
+    patience = Patience()
+    suspended = Blocked("u-1 suspended", deleting=False, bound=math.inf, message="Job x is suspended")
+    building = Blocked("u-1", deleting=False, bound=60.0, message="Job x is still building")
+    assert VERDICTS.after_block(suspended, patience, 0.0) == Again(Wait.ACTIVE_BUILD, 0.05, "Job x is suspended")
+    patience = Patience.restored(patience.saved(1e6), 5.0)
+    assert VERDICTS.after_block(suspended, patience, 1e9) == Again(Wait.ACTIVE_BUILD, 0.1, "Job x is suspended")
+    assert VERDICTS.after_block(building, patience, 1e9) == Again(Wait.ACTIVE_BUILD, 0.2, "Job x is still building")
+    assert VERDICTS.after_block(building, patience, 1e9 + 60) == dead(
+        FailureReason.ACTIVE_BUILD, "Job x is still building, longer than its own deadline allows"
     )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from builder.jobs.conflict import Wanted, decide
+from builder.jobs.fingerprint import fingerprint
 from builder.jobs.manifest import build_job
 from builder.models import BuildRequest, Decision, Manifest, Source, SourceKind, Target
 from tests import building
@@ -17,6 +18,8 @@ ACTIVE: dict[str, Any] = {"active": 1}
 DELETING = {"deletionTimestamp": "2024-01-01T12:00:00Z"}
 
 PINNED = Source(SourceKind.GIT, "https://git.example.com/acme/parser1.git", ref="a" * 40)
+V1 = fingerprint(building.request(event_id="e-2", source=PINNED))
+V2, BARE = V1.replace("v1:", "v2:"), V1.removeprefix("v1:")
 EARLIER, LATER = building.NOON - timedelta(seconds=1), building.NOON + timedelta(microseconds=1)
 
 
@@ -24,6 +27,23 @@ def job_of(request: BuildRequest, status: dict[str, Any], **metadata: Any) -> Ma
     """A Job as the API server gives it."""
     job = build_job(request, building.settings())
     return job | {"metadata": job["metadata"] | {"uid": "u-1"} | metadata, "status": status}
+
+
+def fingerprinted(text: str | None, status: dict[str, Any]) -> Manifest:
+    """A build of a full commit hash, made by a version of ours that computed its fingerprint in another way."""
+    job = job_of(building.request(source=PINNED), status)
+    annotations = dict(job["metadata"]["annotations"])
+    del annotations["build.notifi.network/fingerprint"]
+    if text is not None:
+        annotations["build.notifi.network/fingerprint"] = text
+    job["metadata"]["annotations"] = annotations
+    return job
+
+
+def suspended(request: BuildRequest) -> Manifest:
+    """A Job that Kueue has not let start."""
+    job = job_of(request, {"conditions": [{"type": "Suspended", "status": "True"}]})
+    return job | {"spec": job["spec"] | {"suspend": True}}
 
 
 def wanted(**changes: Any) -> Wanted:
@@ -54,6 +74,14 @@ ROWS: list[tuple[str, Manifest | None, Wanted, Mode, Decision]] = [
     ("active, newest wins", job_of(building.request(requested_at=EARLIER), ACTIVE), wanted(), "replace", Decision.REPLACE_ACTIVE),
     ("being deleted", job_of(building.request(), COMPLETE, **DELETING), wanted(), "replace", Decision.WAIT_FOR_DELETION),
     ("the same commit, being deleted", job_of(building.request(source=PINNED), ACTIVE, **DELETING), wanted(source=PINNED), "wait", Decision.WAIT_FOR_DELETION),
+    *(
+        (f"the same commit, complete, fingerprint of {version}", fingerprinted(print_, COMPLETE), wanted(source=PINNED), "wait", Decision.REPLACE_FINISHED)
+        for version, print_ in {"a later version": V2, "an earlier version": BARE, "nobody": None}.items()
+    ),
+    ("the same commit, active, fingerprint of a later version", fingerprinted(V2, ACTIVE), wanted(source=PINNED), "wait", Decision.WAIT_FOR_BUILD),
+    ("active, not let start by its queue", suspended(building.request()), wanted(), "wait", Decision.WAIT_FOR_BUILD),
+    ("active, not let start by its queue, newest wins", suspended(building.request(requested_at=EARLIER)), wanted(), "replace", Decision.REPLACE_ACTIVE),
+    ("the same commit, not let start by its queue", suspended(building.request(source=PINNED)), wanted(source=PINNED), "wait", Decision.ADOPT),
     ("not ours: no label", job_of(building.request(), COMPLETE, labels={}), wanted(), "replace", Decision.NAME_TAKEN),
     ("not ours: no metadata at all", {"metadata": {"name": "kaniko-job-acme-parser1", "uid": "u"}}, wanted(), "replace", Decision.NAME_TAKEN),
     ("another third party's", job_of(building.request(target=Target("rival", "p"), job_name="x"), COMPLETE), wanted(job_name="x"), "replace", Decision.NAME_TAKEN),

@@ -22,6 +22,7 @@ from tests import building
 
 IMAGE = "registry.example.com/knative-lambdas:acme-parser1--whfe7k3pudgxyvmvmiyh"
 CACHE = "type=registry,ref=registry.example.com/knative-lambdas/cache:acme-parser1--ediqompy4vpd4f6h4hrw"
+HOME = "/home/user"
 BUILDKIT = {"build": {"engine": "buildkit"}}
 SECRETS = {"GIT_USERNAME": "secret-name", "GIT_PASSWORD": "secret-word", "SSL_CERT_DIR": "/certs"}
 
@@ -66,7 +67,7 @@ BUILDKIT_POD: dict[str, Any] = {
                 "limits": {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "10Gi"},
             },
             "terminationMessagePolicy": "FallbackToLogsOnError",
-            "volumeMounts": [{"name": "state", "mountPath": "/home/user/.local/share/buildkit"}],
+            "volumeMounts": [{"name": "state", "mountPath": f"{HOME}/.local/share/buildkit"}],
         }
     ],
     "volumes": [{"name": "state", "emptyDir": {}}],
@@ -159,8 +160,8 @@ def test_everything_that_a_request_can_say_for_buildkit() -> None:
     assert tomllib.loads(toml) == {"registry": registries}
     bundle = "ca-certificates.crt"
     assert container["volumeMounts"] == [
-        {"name": "state", "mountPath": "/home/user/.local/share/buildkit"},
-        {"name": "registry", "mountPath": "/home/user/.docker", "readOnly": True},
+        {"name": "state", "mountPath": f"{HOME}/.local/share/buildkit"},
+        {"name": "registry", "mountPath": f"{HOME}/.docker", "readOnly": True},
         {"name": "authorities", "mountPath": f"/etc/ssl/certs/{bundle}", "subPath": bundle, "readOnly": True},
     ]
 
@@ -177,7 +178,7 @@ def test_the_runtimes_dockerfile_for_buildkit() -> None:
         ("--opt", "filename=go.Dockerfile"),
         ("--opt", "build-arg:RUNTIME=go1.24"),
         ("--opt", "build-arg:BASE_IMAGE=docker.io/library/golang:1.24"),
-        ("--local", "dockerfile=/home/user/runtimes"),
+        ("--local", f"dockerfile={HOME}/runtimes"),
     ]
     assert pod["volumes"][1] == {"name": "runtimes", "configMap": {"name": "knative-lambda-runtimes"}}
 
