@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import SecretStr, TypeAdapter, ValidationError
@@ -104,11 +105,17 @@ def _from_text(text: str, annotation: Any) -> object:
     try:
         if get_origin(annotation) in (tuple, dict, list):
             return json.loads(text)
-        if annotation in (int, bool):
-            return TypeAdapter(annotation).validate_strings(text)
+        for kind in _kinds(annotation) & {int, bool}:
+            return TypeAdapter(kind).validate_strings(text)
     except ValueError:
         pass
     return text
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types of ``Annotated[int, …] | None``."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return {get_args(part)[0] if get_origin(part) is Annotated else part for part in parts}
 
 
 def _put(tree: dict[str, Any], key: tuple[str, ...], value: object) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``knative-lambda-builder serve | publish | render | check | dead-letters``.
+"""The command line: ``knative-lambda-builder serve | publish | render | check | topology | dead-letters``.
 
 Exit codes: 0 done, 1 it did not work, 2 it was asked wrongly. A user's mistake never shows a traceback.
 """
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from builder import __version__, log
-from builder.cli import check, dead_letters, publish, render, serve
+from builder.cli import check, dead_letters, publish, render, serve, topology
 from builder.errors import BuilderError, SettingsError
 from builder.settings import Logging
 
-_COMMANDS = (serve, publish, render, check, dead_letters)
+_COMMANDS = (serve, publish, render, check, topology, dead_letters)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,8 @@ import sys
 from dataclasses import asdict, dataclass
 
 from builder.cli.options import Parsers, add_output, add_settings, new_parser, settings_of
-from builder.errors import ClusterError, StartError
+from builder.errors import BrokerError, ClusterError, StartError
+from builder.rabbitmq_settings import Rabbitmq
 from builder.settings import CUSTODY_PROMISES, Settings
 
 
@@ -42,6 +43,7 @@ def run(parsed: argparse.Namespace) -> int:
         Finding("custody", ok=True, detail=f"{settings.custody}: {CUSTODY_PROMISES[settings.custody]}"),
     ]
     findings += asyncio.run(_cluster(settings))
+    findings += asyncio.run(_broker(settings.rabbitmq))
     if parsed.output == "json":
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -68,4 +70,23 @@ async def _cluster(settings: Settings) -> list[Finding]:
         Finding(
             "permissions", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "all that are used"
         ),
+    ]
+
+
+async def _broker(settings: Rabbitmq) -> list[Finding]:
+    if not settings.urls:
+        return []
+    from builder.adapters.rabbitmq import topology  # noqa: PLC0415 -- only who has a broker pays for it
+    from builder.adapters.rabbitmq.connection import connected  # noqa: PLC0415 -- as above
+
+    try:
+        async with connected(settings) as connection:
+            report = await topology.look(settings, connection)
+    except BrokerError as exc:
+        return [Finding("broker", ok=False, detail=str(exc))]
+    problems = [f"{one.what} {one.problem}" for one in report.differences]
+    detail = f"{'; '.join(problems)} (topology check says more)" if problems else "as wanted"
+    return [
+        Finding("broker", ok=True, detail="RabbitMQ answers"),
+        Finding("topology", ok=not problems, detail=detail),
     ]

@@ -41,3 +41,14 @@ def settings_of(parsed: argparse.Namespace, more: Mapping[str, object] | None = 
     """The settings in force for a command that has the flags of ``add_settings``; ``more`` are further flags."""
     flags = {"cluster": parsed.cluster, "kubernetes.namespace": parsed.namespace}
     return load(os.environ, parsed.config, flags | dict(more or {}))
+
+
+def add_amqp(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that talks to RabbitMQ."""
+    parser.add_argument("--amqp", metavar="URL", help="the broker (rabbitmq.url)")
+    parser.add_argument("--config", metavar="FILE", help="the YAML file of settings (else BUILDER_CONFIG)")
+
+
+def amqp_settings(parsed: argparse.Namespace) -> Settings:
+    """The settings in force for a command that has the flags of ``add_amqp``, builds nothing and needs no cluster."""
+    return load(os.environ, parsed.config, {"cluster": "memory", "rabbitmq.url": parsed.amqp})

@@ -25,6 +25,9 @@ _USE_CASES = {
     "lambda.build.start": UseCase.BUILD_START,
 }
 
+EVENT_TYPES = tuple(_USE_CASES)
+"""All types that somebody here acts on."""
+
 
 def route(event: Event) -> UseCase:
     """The use case that the event's type stands for.

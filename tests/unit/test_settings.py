@@ -153,7 +153,8 @@ def test_rabbitmq_as_004_has_it() -> None:
     """)
     settings = validate(MEMORY | {"rabbitmq": section})
     assert settings.rabbitmq.queues.kaniko_jobs == validate(MEMORY).rabbitmq.queues.kaniko_jobs
-    variables = {"BUILDER_RABBITMQ__QUEUES__KANIKO_JOBS__MESSAGE_TTL": "24h", "BUILDER_CLUSTER": "memory"}
+    variable = "BUILDER_RABBITMQ__QUEUES__KANIKO_JOBS__"
+    variables = {f"{variable}MESSAGE_TTL": "24h", f"{variable}MAX_LENGTH": "10000", "BUILDER_CLUSTER": "memory"}
     assert load(variables).rabbitmq == Rabbitmq()
 
 
