@@ -1,6 +1,7 @@
 """How many events one core takes in, beside what others do with one core."""
 
 import os
+import tempfile
 from contextlib import ExitStack
 from statistics import median
 
@@ -8,7 +9,7 @@ from benchmarks import load
 from benchmarks.children import serving
 from benchmarks.table import Bound, Row, ratios
 
-SERVERS = {"ours": "accept_ours", "fastapi": "accept_fastapi", "aiohttp": "accept_aiohttp"}
+SERVERS = {"ours": "accept_ours", "fastapi": "accept_fastapi", "aiohttp": "accept_aiohttp", "on disk": "accept_ours"}
 UNDISTURBED = 0.95
 """A saturated server that had less of its core was kept from it by somebody else."""
 
@@ -29,6 +30,8 @@ def rows(rounds: int) -> list[Row]:
     return [
         _row("accept: FastAPI + uvicorn + CloudEvents SDK", speeds["ours"], speeds["fastapi"], 2.0),
         _row("accept: bare aiohttp, one fused parse", speeds["ours"], speeds["aiohttp"], 0.8),
+        _row("accept, journal on disk: FastAPI", speeds["on disk"], speeds["fastapi"], 2.0),
+        _row("accept, journal on disk: in memory", speeds["on disk"], speeds["ours"], 0.75),
     ]
 
 
@@ -37,18 +40,22 @@ def _alternate(server_core: int, load_core: int, rounds: int) -> dict[str, list[
     measured: dict[str, list[load.Load]] = {name: [] for name in SERVERS}
     with ExitStack() as stack:
         targets = {}
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         for name, module in SERVERS.items():
-            server = stack.enter_context(serving(f"benchmarks.{module}", core=server_core))
+            args = [f"{folder}/journal.sqlite3"] if name == "on disk" else []
+            server = stack.enter_context(serving(f"benchmarks.{module}", *args, core=server_core))
             targets[name] = load.Target(server.first_line(), server.process.pid)
             load.check_answer(targets[name])
             load.run(targets[name], core=load_core)
         for _ in range(rounds):
             for name, target in targets.items():
-                measured[name].append(_undisturbed(target, load_core))
+                # One that waits for the disk now and then does not use all of its core.
+                run = load.run if name == "on disk" else _undisturbed
+                measured[name].append(run(target, core=load_core))
     return measured
 
 
-def _undisturbed(target: load.Target, core: int) -> load.Load:
+def _undisturbed(target: load.Target, *, core: int) -> load.Load:
     """The first run in which the server had its core to itself, else the one in which it had the most of it."""
     runs: list[load.Load] = []
     while len(runs) < TRIES and not any(one.server >= UNDISTURBED for one in runs):

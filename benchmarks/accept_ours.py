@@ -1,7 +1,13 @@
-"""Our receiver, intake, journal in memory and log, as a server; a task that settles items at once for the workers."""
+"""Our receiver, intake, journal and log, as a server; a task that settles items at once for the workers.
+
+``python -m benchmarks.accept_ours [journal file]``: without a file the journal is in memory.
+"""
 
 import asyncio
+import os
 import signal
+import sys
+from contextlib import AsyncExitStack
 
 import uvloop
 
@@ -10,24 +16,28 @@ from benchmarks.door import Door
 from builder import log
 from builder.adapters.web.receiver import Receiver
 from builder.adapters.web.server import listening
+from builder.app import open_journal
 from tests.building import settings
 
 
-async def serve() -> None:
+async def serve(path: str | None) -> None:
     """Print the URL, serve until SIGTERM, print what was counted."""
-    chosen = settings(server={"host": "127.0.0.1", "port": 0})
+    more = {} if path is None else {"journal": {"path": path}, "asyncJobCreator": {"maxQueueSize": 10_000}}
+    chosen = settings(server={"host": "127.0.0.1", "port": 0}, **more)
     log.configure(chosen.logging)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    door = Door.of(chosen)
-    routes = Receiver(door.intake, chosen.intake).routes()
-    workers = asyncio.create_task(door.drain())
-    async with listening(chosen.server, routes, door.stats, chosen.intake.max_body_size) as url:
+    async with AsyncExitStack() as stack:
+        journal = None if path is None else await stack.enter_async_context(open_journal(chosen, os.environ))
+        door = Door.of(chosen, journal)
+        routes = Receiver(door.intake, chosen.intake).routes()
+        workers = asyncio.create_task(door.drain() if path is None else door.drain_to_disk())
+        url = await stack.enter_async_context(listening(chosen.server, routes, door.stats, chosen.intake.max_body_size))
         print(url, flush=True)
         await stop.wait()
-    workers.cancel()
+        workers.cancel()
     report({"accepted": door.stats.accepted.total(), "duplicates": door.stats.duplicates.total()})
 
 
 if __name__ == "__main__":
-    uvloop.run(serve())
+    uvloop.run(serve(sys.argv[1] if len(sys.argv) > 1 else None))

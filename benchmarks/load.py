@@ -62,13 +62,13 @@ def check_answer(server: Target) -> None:
         raise LoadError(msg)
 
 
-def run(server: Target, *, core: int, seconds: int = 1) -> Load:
+def run(server: Target, *, core: int, seconds: int = 1, connections: int = CONNECTIONS) -> Load:
     """Load the server for some seconds. Raises LoadError if any answer is missing or no 2xx."""
     with tempfile.NamedTemporaryFile("w") as request:
         request.write(example.request(PLACE))
         request.flush()
         command = [
-            *("taskset", "--cpu-list", str(core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"),
+            *("taskset", "--cpu-list", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
             *("-s", str(SCRIPT), server.url, "--", request.name, f"{next(_runs):04d}"),
         ]
         before = _children_cpu(), cpu(server.pid)

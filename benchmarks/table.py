@@ -14,6 +14,7 @@ BEGIN, END = "<!-- table: written by scripts/bench --write -->", "<!-- end of ta
 HEAD = ("What", "Ours", "Peer", "min", "median", "max", "must be", "")
 LIBRARIES = ("aiohttp", "cloudevents", "fastapi", "kubernetes_asyncio", "pydantic", "uvicorn", "uvloop")
 
+_DECIMALS = {"ms": 2, "s": 2}
 _COMPARE: dict[str, Callable[[float, float], bool]] = {"≥": operator.ge, "≤": operator.le, "<": operator.lt}
 
 
@@ -54,7 +55,7 @@ class Row:
     def _text(self, figure: float) -> str:
         if self.unit == "x":
             return f"{figure:.2f} x"
-        return f"{figure:,.0f} {self.unit}"
+        return f"{figure:,.{_DECIMALS.get(self.unit, 0)}f} {self.unit}"
 
 
 def ratios(ours: Sequence[float], peer: Sequence[float]) -> list[float]:

@@ -75,7 +75,7 @@ def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
     queue = BuildQueue(policy.max_queue_size)
     results = Results(settings.results.ttl, settings.results.max_entries, clock)
     outage = Outage(cluster)
-    pool = WorkerPool(settings, cluster, queue, outage, results, stats, clock, _now)
+    pool = WorkerPool(settings, cluster, journal, queue, outage, results, stats, clock, _now)
     intake = Intake(
         settings, journal, queue, results, stats, clock, _now, crowded=lambda: len(pool.room) >= policy.max_waiting
     )

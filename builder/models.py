@@ -39,12 +39,17 @@ class Event(NamedTuple):
 
     @property
     def identity(self) -> bytes:
-        """What makes two deliveries the same event: (source, id), as 16 bytes.
+        """See ``identity_of``."""
+        return identity_of(self.source, self.id)
 
-        https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#id
-        Neither attribute may hold a control character, so the NUL between them keeps pairs apart.
-        """
-        return hashlib.blake2b(f"{self.source}\0{self.id}".encode(), digest_size=16).digest()
+
+def identity_of(source: str, event_id: str) -> bytes:
+    """What makes two deliveries the same event: (source, id), as 16 bytes.
+
+    https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#id
+    Neither attribute may hold a control character, so the NUL between them keeps pairs apart.
+    """
+    return hashlib.blake2b(f"{source}\0{event_id}".encode(), digest_size=16).digest()
 
 
 class Target(NamedTuple):

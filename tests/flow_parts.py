@@ -93,7 +93,16 @@ class Flow:
         self.results = Results(settings.results.ttl, settings.results.max_entries, loop.time)
         self.outage = Outage(cluster, draw=lambda: 0.5)
         self.pool = WorkerPool(
-            settings, cluster, self.queue, self.outage, self.results, self.stats, loop.time, _clock(), draw=lambda: 0.5
+            settings,
+            cluster,
+            self.journal,
+            self.queue,
+            self.outage,
+            self.results,
+            self.stats,
+            loop.time,
+            _clock(),
+            draw=lambda: 0.5,
         )
         self.intake = Intake(
             settings,

@@ -34,6 +34,10 @@ class MemoryJournal:
         until = self._seen.get(identity)
         return identity in self._running or (until is not None and until > self._clock())
 
+    async def holds(self, identity: bytes) -> bool:
+        """See ``Journal``."""
+        return identity in self._running
+
     async def admit(self, entry: Entry) -> Receipt | None:
         """See ``Journal``."""
         return None if await self.seen(entry.event.identity) else self._hold(entry.event)
@@ -42,7 +46,7 @@ class MemoryJournal:
         """See ``Journal``."""
         return self._running.get(identity)
 
-    async def unfinished(self) -> AsyncIterator[Unfinished]:
+    async def unfinished(self, _after: Unfinished | None = None) -> AsyncIterator[Unfinished]:
         """See ``Journal``: nothing outlives a process here."""
         nothing: tuple[Unfinished, ...] = ()
         for one in nothing:

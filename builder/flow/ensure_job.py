@@ -1,7 +1,7 @@
 """Make sure that the one right Job exists: create, and where the name is taken, read, decide and act."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -39,12 +39,12 @@ async def ensure_job(
     wanted: Wanted,
     on_active_build: Literal["wait", "replace"],
     on_decision: Callable[[Decision], None],
-    is_unsettled: Callable[[Manifest], bool] = lambda _: False,
+    is_unsettled: Callable[[Manifest], Awaitable[bool]],
 ) -> Done | Blocked:
     """One try. Raises the ``ClusterError`` of whatever Kubernetes refused.
 
-    ``is_unsettled`` says of a Job whether its event has not come to its end: after a crash that event must find its
-    Job there, or it would be built once more. Until then nobody replaces it.
+    ``is_unsettled`` says of a Job whether we still hold its event: after a crash that event must find its Job there,
+    or it would be built once more. Until then nobody replaces it. It may raise ``StorageError``.
     """
     name: str = wanted.job["metadata"]["name"]
     for _ in range(ROUNDS):
@@ -65,7 +65,7 @@ async def ensure_job(
         on_decision(decision)
         if existing is None:
             continue
-        if decision in _REPLACING and is_unsettled(existing):
+        if decision in _REPLACING and await is_unsettled(existing):
             return _blocked(name, existing, deleting=False, verb="waits for its own event to find it")
         step = await _act(cluster, name, existing, decision)
         if step is not None:

@@ -64,11 +64,15 @@ class Receipt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """An accepted event that an earlier process did not finish. ``progress`` is the last that was noted."""
+    """An accepted event that an earlier process did not finish.
+
+    ``progress`` is the last that was noted, ``place`` its age among those of its priority.
+    """
 
     entry: Entry
     receipt: Receipt
     progress: str | None
+    place: int
 
 
 class Journal(Protocol):
@@ -84,6 +88,9 @@ class Journal(Protocol):
     async def seen(self, identity: bytes) -> bool:
         """True if an event of this identity was admitted within the time to live."""
 
+    async def holds(self, identity: bytes) -> bool:
+        """True if an event of this identity was admitted, by this process or an earlier one, and is not settled."""
+
     async def admit(self, entry: Entry) -> Receipt | None:
         """Take the event into custody; None if its identity was admitted before.
 
@@ -93,8 +100,8 @@ class Journal(Protocol):
     def outcome(self, identity: bytes) -> "asyncio.Future[Result] | None":
         """The end of an event that is under way and that only its sender could send again; None of any other."""
 
-    def unfinished(self) -> AsyncIterator[Unfinished]:
-        """What an earlier process left, by priority and age."""
+    def unfinished(self, after: Unfinished | None = None) -> AsyncIterator[Unfinished]:
+        """What an earlier process left, by priority and age; ``after`` is the last that is known already."""
 
     async def results(self) -> Sequence[Result]:
         """The outcomes that can still be asked for, the oldest first."""

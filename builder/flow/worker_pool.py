@@ -8,21 +8,21 @@ from typing import assert_never
 
 import structlog
 
-from builder.errors import ClusterError, EventRejected
+from builder.errors import ClusterError, EventRejected, StorageError
 from builder.events.request import build_request
 from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
 from builder.flow.ensure_job import Blocked, ensure_job
 from builder.flow.items import Again, Done, Item, Wait
 from builder.flow.outage import Outage
-from builder.flow.ports import Cluster
+from builder.flow.ports import Cluster, Journal
 from builder.flow.results import Results
 from builder.flow.verdicts import Verdicts, failed, no_longer_valid
 from builder.flow.waiting_room import WaitingRoom
 from builder.jobs import labels
 from builder.jobs.conflict import Wanted
 from builder.jobs.manifest import build_job
-from builder.models import Decision, FailureReason, Manifest, Outcome
+from builder.models import Decision, FailureReason, Manifest, Outcome, identity_of
 from builder.settings import Settings
 from builder.stats import Stats
 
@@ -39,6 +39,7 @@ class WorkerPool:
         self,
         settings: Settings,
         cluster: Cluster,
+        journal: Journal,
         queue: BuildQueue,
         outage: Outage,
         results: Results,
@@ -49,6 +50,7 @@ class WorkerPool:
     ) -> None:
         self._settings = settings
         self._cluster = cluster
+        self._journal = journal
         self._queue = queue
         self._outage = outage
         self._results = results
@@ -116,17 +118,22 @@ class WorkerPool:
             if await self._outage.suspect(exc):
                 return None
             return self._verdicts.after_error(exc, item.patience, self._clock())
+        except StorageError as exc:  # a Job that may be another event's is not replaced on a guess
+            return Again(Wait.RETRY, exc.retry_after, f"the journal cannot be read: {exc}")
         finally:
             self._stats.api_calls.observe(self._clock() - began)
         if isinstance(step, Blocked):
             return self._verdicts.after_block(step, item.patience, self._clock())
         return step
 
-    def _is_unsettled(self, job: Manifest) -> bool:
-        """True if the event that the Job was made of is still on its way here: a crash came between the two."""
+    async def _is_unsettled(self, job: Manifest) -> bool:
+        """True if the event that the Job was made of is still on its way here: a crash came between the two.
+
+        The journal knows, and not only of what is queued: after a restart an event may still wait for a slot.
+        """
         annotations = job["metadata"].get("annotations") or {}
-        made_of = annotations.get(labels.EVENT_SOURCE), annotations.get(labels.EVENT_ID)
-        return any((item.event.source, item.event.id) == made_of for item in self.unfinished())
+        source, event_id = annotations.get(labels.EVENT_SOURCE), annotations.get(labels.EVENT_ID)
+        return source is not None and event_id is not None and await self._journal.holds(identity_of(source, event_id))
 
     async def _finish(self, item: Item, step: Done | Again, job: Manifest | None) -> None:
         if isinstance(step, Again):

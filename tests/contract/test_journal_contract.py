@@ -65,6 +65,16 @@ async def test_an_admitted_event_is_seen_and_admitted_once(under: Under) -> None
     assert await under.journal.admit(entry("e-2")) is not None
 
 
+async def test_an_event_is_held_from_its_admission_to_its_end(under: Under) -> None:
+    """Known it stays for longer."""
+    assert not await under.journal.holds(identity("e-1"))
+    one = entry("e-1")
+    receipt = taken(await under.journal.admit(one))
+    assert await under.journal.holds(identity("e-1"))
+    await receipt.settle(result(one.event))
+    assert not await under.journal.holds(identity("e-1"))
+
+
 async def test_of_fifty_concurrent_duplicates_one_gets_the_receipt(under: Under) -> None:
     """The check and the taking are one step."""
     receipts = await asyncio.gather(*(under.journal.admit(entry("e-1")) for _ in range(50)))

@@ -16,7 +16,8 @@ import pytest
 
 from builder.adapters.sqlite_journal import SqliteJournal, housekeeping, journal_path, writer
 from builder.adapters.sqlite_journal.file import connect
-from builder.adapters.sqlite_journal.schema import VERSION
+from builder.adapters.sqlite_journal.rows import attributes_of
+from builder.adapters.sqlite_journal.schema import MIGRATIONS, VERSION
 from builder.adapters.sqlite_journal.writer import Writer
 from builder.errors import StartError, StorageError
 from builder.failpoints import Failpoint
@@ -24,6 +25,7 @@ from builder.flow.ports import LetterFilter
 from builder.models import FailureReason, Outcome
 from tests import building
 from tests.journal_parts import (
+    NOON,
     Clock,
     check_counts,
     copy_as_a_crash_would,
@@ -334,6 +336,22 @@ async def test_an_empty_file_becomes_one_of_this_version(path: Path) -> None:
     execute(path, "PRAGMA user_version = 0")
     async with opened(path) as journal:
         assert await journal.count() == 0
+    assert rows(path, "PRAGMA user_version") == [(VERSION,)]
+
+
+async def test_a_file_of_the_first_version_is_brought_forward(path: Path) -> None:
+    """What it holds is still there, and in its order."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1")
+        row = "INSERT INTO events VALUES (?, ?, ?, ?, ?, NULL, ?)"
+        for seq, event_id, priority in ((1, "low", 9), (2, "high", 1), (3, "high-too", 1)):
+            old = building.event(event_id)
+            connection.execute(row, (seq, old.identity, priority, NOON, attributes_of(old), old.data))
+        connection.commit()
+    async with opened(path) as journal:
+        assert await unfinished_ids(journal) == ["high", "high-too", "low"]
+        assert await journal.holds(identity("low"))
+        assert await journal.admit(entry("new")) is not None
     assert rows(path, "PRAGMA user_version") == [(VERSION,)]
 
 

@@ -1,6 +1,8 @@
 """The events' rows, and their results. Every function is one step inside a transaction of the writer's."""
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from builder.adapters.sqlite_journal import rows
@@ -24,9 +26,9 @@ _RESULT = """
 INSERT INTO results VALUES (?, ?, ?)
 ON CONFLICT (correlation_id) DO UPDATE SET until = excluded.until, document = excluded.document
 """
-_UNFINISHED = """
+_THESE = """
 SELECT seq, identity, priority, accepted_at, attributes, progress, data FROM events
-WHERE (priority, seq) > (?, ?) AND seq <= ? ORDER BY priority, seq LIMIT ?
+WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY priority, seq
 """
 
 
@@ -76,9 +78,21 @@ def last(connection: sqlite3.Connection) -> int:
     return int(number)
 
 
-def unfinished(after: tuple[int, int], up_to: int, connection: sqlite3.Connection) -> list[Any]:
-    """The next page of unfinished events behind (priority, seq)."""
-    return connection.execute(_UNFINISHED, (*after, up_to, PAGE)).fetchall()
+def holds(identity: bytes, connection: sqlite3.Connection) -> bool:
+    """See ``Journal.holds``."""
+    (found,) = connection.execute("SELECT EXISTS (SELECT 1 FROM events WHERE identity = ?)", (identity,)).fetchone()
+    return bool(found)
+
+
+def in_order(after: tuple[int, int], up_to: int, connection: sqlite3.Connection) -> list[int]:
+    """The numbers of the unfinished events behind (priority, seq), in this order. No index need keep it: it is rare."""
+    wanted = "SELECT seq FROM events WHERE (priority, seq) > (?, ?) AND seq <= ? ORDER BY priority, seq"
+    return [seq for (seq,) in connection.execute(wanted, (*after, up_to))]
+
+
+def these(numbers: Sequence[int], connection: sqlite3.Connection) -> list[Any]:
+    """The events of these numbers, as far as they are unfinished, in order."""
+    return connection.execute(_THESE, (json.dumps(numbers),)).fetchall()
 
 
 def keep_result(result: Result, until: float, connection: sqlite3.Connection) -> None:

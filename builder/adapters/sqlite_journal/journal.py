@@ -65,6 +65,10 @@ class SqliteJournal:
         """See ``Journal``."""
         return await self._do(partial(events.seen, identity, self._now()))
 
+    async def holds(self, identity: bytes) -> bool:
+        """See ``Journal``."""
+        return await self._do(partial(events.holds, identity))
+
     async def admit(self, entry: Entry) -> Receipt | None:
         """See ``Journal``."""
         row = self._row(entry)
@@ -75,19 +79,19 @@ class SqliteJournal:
         """See ``Journal``: nobody waits, for the event is held here."""
         return None
 
-    async def unfinished(self) -> AsyncIterator[Unfinished]:
+    async def unfinished(self, after: Unfinished | None = None) -> AsyncIterator[Unfinished]:
         """See ``Journal``. Those that were admitted since the start are not among them."""
-        after = (0, 0)
-        while page := await self._do(partial(events.unfinished, after, self._start)):
-            for row in page:
+        place = (0, 0) if after is None else (after.entry.priority, after.place)
+        numbers = await self._do(partial(events.in_order, place, self._start))
+        for start in range(0, len(numbers), events.PAGE):
+            for row in await self._do(partial(events.these, numbers[start : start + events.PAGE])):
                 try:
                     event = rows.event_of(row["attributes"], row["data"])
                     entry = Entry(event, rows.moment(row["accepted_at"]), row["priority"])
                 except rows.UNREADABLE as exc:
                     await self._bury(row, exc)
                     continue
-                yield Unfinished(entry, _Receipt(self, row["seq"], event), row["progress"])
-            after = (page[-1]["priority"], page[-1]["seq"])
+                yield Unfinished(entry, _Receipt(self, row["seq"], event), row["progress"], row["seq"])
 
     async def results(self) -> Sequence[Result]:
         """See ``Journal``."""

@@ -1,8 +1,10 @@
 """Values to rows and back. What is stored is what came, so that a newer version can read it anew."""
 
 import json
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from builder.errors import Problem
@@ -17,6 +19,7 @@ from builder.models import (
     Target,
 )
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -27,15 +30,15 @@ def attributes_of(event: Event) -> str:
 
 
 def event_of(attributes: str, data: bytes) -> Event:
-    """The event again."""
+    """The event again. Thousands may come from one source, and are of few types: those share one string each."""
     event_id, source, kind, subject, time, extensions = json.loads(attributes)
     return Event(
         id=event_id,
-        source=source,
-        type=kind,
+        source=sys.intern(source),
+        type=sys.intern(kind),
         subject=subject,
         time=None if time is None else datetime.fromisoformat(time),
-        extensions=extensions,
+        extensions=extensions or _NONE,
         data=data,
     )
 

@@ -79,6 +79,10 @@ MIGRATIONS = (
         UPDATE counts SET letters = letters - 1, letter_bytes = letter_bytes - OLD.bytes;
     END;
     """,
+    # 2: the order of unfinished events is asked for once in a process's life, and an index was kept for each of them.
+    """
+    DROP INDEX events_in_order;
+    """,
 )
 VERSION = len(MIGRATIONS)
 TABLES = ("events", "seen", "dead_letters", "results")

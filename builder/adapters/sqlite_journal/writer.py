@@ -6,8 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from builder.errors import StartError, StorageError
 from builder.failpoints import Failpoint, reach
@@ -25,14 +24,13 @@ class Connect(Protocol):
         """Called in the writer's thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Operation(Generic[T]):
-    work: Callable[[sqlite3.Connection], T]
-    answer: "asyncio.Future[T]"
+class _Operation(NamedTuple):
+    work: Callable[[sqlite3.Connection], Any]
+    answer: "asyncio.Future[Any]"
 
 
-_Group = list[_Operation[Any]]
-_Answer = tuple[_Operation[Any], Any, Exception | None]
+_Group = list[_Operation]
+_Answer = tuple[_Operation, Any, Exception | None]
 
 
 class Writer:
@@ -47,7 +45,7 @@ class Writer:
         self._suspect = False
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._operations: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
+        self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 

@@ -119,6 +119,11 @@ STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, li
 ]
 
 
+async def settled(_: Manifest) -> bool:
+    """Nobody holds the event of any Job."""
+    return False
+
+
 @pytest.mark.parametrize(
     ("script", "mode", "expected", "calls"), [step[1:] for step in STEPS], ids=[step[0] for step in STEPS]
 )
@@ -132,7 +137,7 @@ async def test_steps(
     cluster = ScriptedCluster(*script)
     request = building.request(event_id="e-2")
     wanted = Wanted(build_job(request, building.settings()), request.source)
-    assert await ensure_job(cluster, wanted, mode, lambda _: None) == expected
+    assert await ensure_job(cluster, wanted, mode, lambda _: None, settled) == expected
     assert (cluster.calls, cluster.script) == (calls, [])
 
 
@@ -141,7 +146,7 @@ async def test_a_full_quota_without_a_job_of_the_name() -> None:
     request = building.request(event_id="e-2")
     wanted = Wanted(build_job(request, building.settings()), request.source)
     with pytest.raises(QuotaExceeded):
-        await ensure_job(ScriptedCluster(FULL, None), wanted, "wait", lambda _: None)
+        await ensure_job(ScriptedCluster(FULL, None), wanted, "wait", lambda _: None, settled)
 
 
 async def test_every_decision_is_told() -> None:
@@ -149,7 +154,8 @@ async def test_every_decision_is_told() -> None:
     told: list[Decision] = []
     cluster = ScriptedCluster(TAKEN, existing(complete=True), None, None)
     request = building.request(event_id="e-2")
-    await ensure_job(cluster, Wanted(build_job(request, building.settings()), request.source), "wait", told.append)
+    wanted = Wanted(build_job(request, building.settings()), request.source)
+    await ensure_job(cluster, wanted, "wait", told.append, settled)
     assert told == [Decision.REPLACE_FINISHED]
 
 
@@ -160,4 +166,20 @@ async def test_errors_are_not_swallowed(calls_before: int) -> None:
     request = building.request(event_id="e-2")
     wanted = Wanted(build_job(request, building.settings()), request.source)
     with pytest.raises(Transient):
-        await ensure_job(ScriptedCluster(*script, Transient("reset")), wanted, "wait", lambda _: None)
+        await ensure_job(ScriptedCluster(*script, Transient("reset")), wanted, "wait", lambda _: None, settled)
+
+
+async def test_a_job_whose_event_is_still_held_is_not_replaced() -> None:
+    """A crash came between the two: that event must find its Job, or it would be built again."""
+
+    async def held(_: Manifest) -> bool:
+        return True
+
+    cluster = ScriptedCluster(TAKEN, existing(complete=True))
+    request = building.request(event_id="e-2")
+    wanted = Wanted(build_job(request, building.settings()), request.source)
+    step = await ensure_job(cluster, wanted, "wait", lambda _: None, held)
+    assert step == Blocked(
+        "u-1", deleting=False, bound=1860.0, message=f"Job {NAME} waits for its own event to find it"
+    )
+    assert cluster.calls == [CREATE, GET]

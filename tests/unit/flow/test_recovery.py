@@ -12,10 +12,12 @@ import pytest
 from builder.adapters.memory_cluster import MemoryCluster
 from builder.adapters.sqlite_journal import SqliteJournal
 from builder.app import Parts, assemble
-from builder.errors import StorageError, Transient
+from builder.errors import AlreadyExists, StorageError, Transient
+from builder.events.request import build_request
 from builder.flow.dead_letters import REPLAYED
 from builder.flow.items import Item, Patience
 from builder.flow.ports import Entry, LetterFilter, Unfinished
+from builder.jobs.manifest import build_job
 from builder.models import DeadLetter, Event, FailureReason, Manifest, Outcome
 from tests import building
 from tests.flow_parts import ScriptedCluster
@@ -245,6 +247,38 @@ async def test_event_that_settings_refuse_today(file: Path) -> None:
         assert (result["status"], result["message"]) == ("failed", letter.message)
 
 
+@pytest.mark.parametrize("disk", ["well", "failing"])
+async def test_a_job_waits_for_its_event_that_is_not_even_queued(
+    file: Path, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    """A crash left an event and its Job: until the one has found the other, no newer event replaces the Job.
+
+    Nor while the journal cannot say whether it holds that event.
+    """
+    older, newer = building.event("older"), building.event("newer", time=building.NOON + timedelta(seconds=1))
+    await accept(file, older)
+    settings = building.settings()
+    job = build_job(build_request(older, building.NOON, settings.build, settings.intake), settings)
+    done = {"conditions": [{"type": "Complete", "status": "True"}]}
+    finished = job | {"metadata": job["metadata"] | {"uid": "u-1"}, "status": done}
+    cluster = HangingCluster(AlreadyExists("exists", status=409), finished)
+    async with process(file, cluster) as (parts, journal):
+        if disk == "failing":
+
+            async def failing(_: bytes) -> bool:
+                msg = "disk I/O error"
+                raise StorageError(msg, retry_after=60.0)
+
+            monkeypatch.setattr(journal, "holds", failing)
+        await parts.intake.offer(newer)
+        async with working(parts):
+            await until(lambda: len(parts.pool.room))
+            result = parts.overview.result("newer")
+            assert result is not None
+            assert result["status"] == "waiting"
+            assert [call[0] for call in cluster.calls] == ["create", "get"]
+
+
 async def test_results_are_restored(file: Path) -> None:
     """The outcome of a request can be asked for across a restart."""
     async with process(file) as (parts, _):
@@ -298,12 +332,12 @@ async def test_disk_that_recovers(file: Path, monkeypatch: pytest.MonkeyPatch) -
     async with process(file) as (parts, journal):
         good, tries = journal.unfinished, 0
 
-        async def stumbling() -> AsyncIterator[Unfinished]:
+        async def stumbling(after: Unfinished | None) -> AsyncIterator[Unfinished]:
             nonlocal tries
             tries += 1
             read = 0
-            async for one in good():
-                if tries < 3 and read == tries:
+            async for one in good(after):
+                if tries < 3 and read == 1:
                     msg = "disk I/O error"
                     raise StorageError(msg, retry_after=0.001)
                 read += 1

@@ -86,7 +86,7 @@ def test_on_the_loop_of_the_service() -> None:
     async def main() -> list[Item]:
         back: asyncio.Queue[Item] = asyncio.Queue()
         room = WaitingRoom(back.put_nowait)
-        for name, delay in (("late", 0.002), ("now", 0.0), ("soon", 0.001)):
+        for name, delay in (("late", 0.2), ("now", 0.0), ("soon", 0.05)):
             room.enter(item(name), again(delay), None)
         async with asyncio.timeout(5):
             return [await back.get() for _ in range(3)]
