@@ -110,7 +110,7 @@ def _start(journal: str, environ: dict[str, str], *until: str) -> _Start:
         said = service.log.read_text().splitlines()
         weight = resident(service.process.pid)
         service.process.kill()  # what it has is not to be built
-    times = {}
+    times: dict[str, float] = {}
     for line in said:
         entry = json.loads(line)
         times.setdefault(entry["event"], datetime.fromisoformat(entry["time"]).timestamp() - began)
