@@ -46,6 +46,13 @@ class MemoryJournal:
         """See ``Journal``."""
         return self._running.get(identity)
 
+    def remember(self, event: Event, _result: Result) -> None:
+        """See ``Journal``."""
+        now = self._clock()
+        self._seen[event.identity] = now + self._idempotency.ttl
+        self._seen.move_to_end(event.identity)
+        self._forget_old(now)
+
     async def unfinished(self, _after: Unfinished | None = None) -> AsyncIterator[Unfinished]:
         """See ``Journal``: nothing outlives a process here."""
         nothing: tuple[Unfinished, ...] = ()
@@ -106,10 +113,7 @@ class MemoryJournal:
         if result.failure is not None:
             await self._park_failure(event, DeadLetter.of_failure(event, result, result.failure))
         if result.outcome is not Outcome.FAILED:
-            now = self._clock()
-            self._seen[event.identity] = now + self._idempotency.ttl
-            self._seen.move_to_end(event.identity)
-            self._forget_old(now)
+            self.remember(event, result)
         running = self._running.pop(event.identity)
         if not running.done():
             running.set_result(result)

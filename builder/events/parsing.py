@@ -81,14 +81,18 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
     ``headers`` may be in any case and hold undecodable bytes as surrogates, which is how aiohttp gives them.
     """
     content_type = content_type or "application/json"  # Knative sends none for an event without datacontenttype
-    mode, complaint = _read_content_type(content_type)
+    mode, complaint = read_content_type(content_type)
     if mode is Mode.BINARY:
         return Parsed(mode, [_read_binary(content_type, complaint, headers, body)])
+    return read_formatted(mode, content_type, complaint, body, _traceparent(headers))
+
+
+def read_formatted(mode: Mode, content_type: str, complaint: str | None, body: bytes, trace: str | None) -> Parsed:
+    """The events of a message whose attributes stand in its body. ``trace`` is the ``traceparent`` beside it."""
     if complaint is not None:
         return Parsed(mode, [_rejected({}, content_type, body, {"Content-Type": complaint}, 415)])
     try:
         value = parse_json(body, "body")
-        trace = _traceparent(headers)
         if mode is Mode.STRUCTURED:
             return Parsed(mode, [_read_structured(value, trace, body)])
         return Parsed(mode, [_read_structured(element, trace) for element in _elements(value)])
@@ -100,7 +104,7 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
 
 
 @lru_cache(maxsize=128)
-def _read_content_type(content_type: str) -> tuple[Mode, str | None]:
+def read_content_type(content_type: str) -> tuple[Mode, str | None]:
     """The mode, and what is wrong with the type if anything is. Cached: senders have a handful of spellings."""
     media_type = content_type.partition(";")[0].strip().lower()
     mode = Mode.BINARY
@@ -146,6 +150,18 @@ def _read_binary(content_type: str, complaint: str | None, headers: Iterable[tup
                 attributes[name] = value
         elif name == "traceparent":
             trace = value
+    return finish_binary(content_type, complaint, attributes, found, body, trace)
+
+
+def finish_binary(
+    content_type: str,
+    complaint: str | None,
+    attributes: dict[str, str],
+    found: Found,
+    body: bytes,
+    trace: str | None,
+) -> Item:
+    """The event whose attributes stood beside its data, whatever the transport. ``found`` are the findings so far."""
     if complaint is not None:
         found["Content-Type"] = complaint
     elif not attributes and not found:

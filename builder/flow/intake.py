@@ -20,9 +20,9 @@ from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
 from builder.flow.dead_letters import legible
 from builder.flow.items import Item
-from builder.flow.ports import Entry, Journal
+from builder.flow.ports import Custodian, Entry, Journal
 from builder.flow.results import Results
-from builder.models import BuildRequest, DeadLetter, Event, RejectReason, Result
+from builder.models import BuildRequest, DeadLetter, Event, Flow, RejectReason, Result
 from builder.settings import Settings
 from builder.stats import RefusedBecause, Stats
 
@@ -86,8 +86,12 @@ class Intake:
         await self.settled(ticket)
         return ticket
 
-    async def take(self, item: Event | Rejected, *, patient: bool = True) -> Ticket:
+    async def take(
+        self, item: Event | Rejected, *, patient: bool = True, custodian: Custodian | None = None
+    ) -> Ticket:
         """Take one event in. ``patient`` says whether to wait for a slot (``intake.slotWait``) in a full queue.
+
+        A transport that can hold its events itself brings its ``custodian``, and waits for a slot as long as it takes.
 
         Raises:
             EventRejected: it can never be built; it is kept as a dead letter.
@@ -99,7 +103,7 @@ class Intake:
             raise Draining(msg, retry_after=1.0)
         if isinstance(item, Rejected):
             # Its data may be wrong as well, and one answer names everything.
-            raise await self._reject(with_data_problems(item, self._settings.build, self._settings.intake))
+            raise await self._reject(with_data_problems(item, self._settings.build, self._settings.intake), custodian)
         accepted_at = self._now()
         try:
             route(item)
@@ -107,13 +111,16 @@ class Intake:
         except EventRejected as exc:
             attributes, data = item.attributes(), item.data
             rejected = Rejected(attributes, "application/json", data, exc.problems, exc.status, data)
-            raise await self._reject(rejected) from exc
+            raise await self._reject(rejected, custodian) from exc
+        if custodian is not None:
+            await self._queue.reserve(None)
+            return await self._take_in(item, request, accepted_at, custodian, Flow.QUEUE)
         # A duplicate needs no slot, so it does not wait for one; where there is a slot, ``admit`` finds it out.
         if self._queue.full and await self._journal.seen(item.identity):
-            ticket = self._duplicate(item, request)
+            ticket = self._duplicate(item, request, flow_of(item))
         else:
             await self._reserve(item, patient=patient)
-            ticket = await self._take_in(item, request, accepted_at)
+            ticket = await self._take_in(item, request, accepted_at, self._journal, flow_of(item))
         if self._settings.custody == "sender":
             return ticket._replace(end=self._journal.outcome(item.identity))
         return ticket
@@ -136,12 +143,12 @@ class Intake:
             msg = f"it failed: {result.failure.message}"
             raise NotSettled(msg, retry_after=self._settings.intake.custody_wait)
 
-    async def _reject(self, rejected: Rejected) -> EventRejected:
+    async def _reject(self, rejected: Rejected, custodian: Custodian | None) -> EventRejected:
         """Keep what cannot be accepted: a broker drops an event that was answered with a 4xx."""
         error = EventRejected(rejected.problems, rejected.status)
         reason = _REJECT_REASONS.get(rejected.status, RejectReason.INVALID)
         now = self._now()
-        await self._journal.park(
+        await (self._journal if custodian is None else custodian).park(
             DeadLetter(
                 reason=reason,
                 message=str(error),
@@ -173,18 +180,20 @@ class Intake:
             raise QueueFull(msg, retry_after=self._settings.async_job_creator.max_retry_delay)
         await self._queue.reserve(self._settings.intake.slot_wait if patient else 0.0)
 
-    async def _take_in(self, event: Event, request: BuildRequest, accepted_at: datetime) -> Ticket:
+    async def _take_in(
+        self, event: Event, request: BuildRequest, accepted_at: datetime, custodian: Custodian, flow: Flow
+    ) -> Ticket:
         receipt = None
         reach(Failpoint.SLOT_RESERVED)
         try:
-            receipt = await self._journal.admit(Entry(event, accepted_at, request.priority))
+            receipt = await custodian.admit(Entry(event, accepted_at, request.priority))
         finally:
             if receipt is None:
                 self._queue.release()
         if receipt is None:
-            return self._duplicate(event, request)
+            return self._duplicate(event, request, flow)
         reach(Failpoint.ADMITTED)
-        item = Item.of(event, request, receipt, accepted_at, self._clock(), flow_of(event))
+        item = Item.of(event, request, receipt, accepted_at, self._clock(), flow)
         self._results.begin(item)
         self._queue.put(item)
         reach(Failpoint.ENQUEUED)
@@ -198,7 +207,7 @@ class Intake:
         )
         return Ticket(Accepted.QUEUED, request.correlation_id)
 
-    def _duplicate(self, event: Event, request: BuildRequest) -> Ticket:
-        self._stats.duplicates[flow_of(event)] += 1
+    def _duplicate(self, event: Event, request: BuildRequest, flow: Flow) -> Ticket:
+        self._stats.duplicates[flow] += 1
         log.info("event_duplicate", event_id=event.id, event_source=event.source)
         return Ticket(Accepted.DUPLICATE, request.correlation_id)

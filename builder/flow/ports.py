@@ -59,6 +59,7 @@ class Receipt(Protocol):
 
         Raises:
             StorageError: that could not be kept; the event is still held.
+            HandedBack: it has failed here, but is not held any more: others have it, and will end it.
         """
 
 
@@ -75,21 +76,14 @@ class Unfinished:
     place: int
 
 
-class Journal(Protocol):
-    """Holds accepted events until they are settled, remembers what was seen, and keeps the dead letters.
+class Custodian(Protocol):
+    """Who can hold an event that is at the door: the journal, or whatever its transport brought along.
 
     Every method but ``outcome`` raises ``StorageError`` while nothing can be read or written.
     """
 
-    @property
-    def trouble(self) -> str | None:
-        """Why nothing can be kept at the moment; None in good times."""
-
     async def seen(self, identity: bytes) -> bool:
         """True if an event of this identity was admitted within the time to live."""
-
-    async def holds(self, identity: bytes) -> bool:
-        """True if an event of this identity was admitted, by this process or an earlier one, and is not settled."""
 
     async def admit(self, entry: Entry) -> Receipt | None:
         """Take the event into custody; None if its identity was admitted before.
@@ -100,14 +94,32 @@ class Journal(Protocol):
     def outcome(self, identity: bytes) -> "asyncio.Future[Result] | None":
         """The end of an event that is under way and that only its sender could send again; None of any other."""
 
+    async def park(self, letter: DeadLetter) -> None:
+        """Keep an event that was rejected at the door."""
+
+
+class Holder(Protocol):
+    """Who may hold an event that has not come to its end."""
+
+    async def holds(self, identity: bytes) -> bool:
+        """True if an event of this identity was admitted, by this process or an earlier one, and is not settled."""
+
+
+class Journal(Custodian, Holder, Protocol):
+    """Holds accepted events until they are settled, remembers what was seen, and keeps the dead letters."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be kept at the moment; None in good times."""
+
+    def remember(self, event: Event, result: Result) -> None:
+        """An event that somebody else held has ended well: it is seen from now on. Soon, not at once."""
+
     def unfinished(self, after: Unfinished | None = None) -> AsyncIterator[Unfinished]:
         """What an earlier process left, by priority and age; ``after`` is the last that is known already."""
 
     async def results(self) -> Sequence[Result]:
         """The outcomes that can still be asked for, the oldest first."""
-
-    async def park(self, letter: DeadLetter) -> None:
-        """Keep an event that was rejected at the door."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,15 @@ class Results:
 
     def finish(self, item: Item, result: Result) -> None:
         """Its outcome is known."""
-        if self._in_flight.get(item.correlation_id) is item:
-            del self._in_flight[item.correlation_id]
+        self.forget(item)
         self._finished.pop(item.correlation_id, None)
         self._finished[item.correlation_id] = (self._clock() + self._ttl, result)
         self._forget_old()
+
+    def forget(self, item: Item) -> None:
+        """It has left us unfinished."""
+        if self._in_flight.get(item.correlation_id) is item:
+            del self._in_flight[item.correlation_id]
 
     def restore(self, results: Iterable[Result]) -> None:
         """Outcomes of an earlier process, the oldest first. What has happened since counts more."""

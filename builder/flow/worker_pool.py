@@ -8,7 +8,7 @@ from typing import assert_never
 
 import structlog
 
-from builder.errors import ClusterError, EventRejected, StorageError
+from builder.errors import ClusterError, EventRejected, HandedBack, StorageError
 from builder.events.request import build_request
 from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
@@ -141,6 +141,9 @@ class WorkerPool:
             return
         try:
             await self._settle(item, step, job)
+        except HandedBack as exc:
+            self._results.forget(item)
+            log.info("event_handed_back", **_ids(item), why=str(exc))
         except Exception:  # the item is still in custody: its Job will be found there, and adopted
             log.exception("settle_failed", **_ids(item))
             retry = Again(Wait.RETRY, self._settings.async_job_creator.max_retry_delay, "its outcome could not be kept")

@@ -21,7 +21,7 @@ _SEEN = """
 SELECT EXISTS (SELECT 1 FROM events WHERE identity = ?1)
     OR EXISTS (SELECT 1 FROM seen WHERE identity = ?1 AND until > ?2)
 """
-_FINISH = "INSERT INTO seen VALUES (?, ?) ON CONFLICT (identity) DO UPDATE SET until = excluded.until"
+_REMEMBER = "INSERT INTO seen VALUES (?, ?) ON CONFLICT (identity) DO UPDATE SET until = excluded.until"
 _RESULT = """
 INSERT INTO results VALUES (?, ?, ?)
 ON CONFLICT (correlation_id) DO UPDATE SET until = excluded.until, document = excluded.document
@@ -64,7 +64,12 @@ def seen(identity: bytes, now: float, connection: sqlite3.Connection) -> bool:
 def finish(seq: int, identity: bytes, until: float, connection: sqlite3.Connection) -> None:
     """Of a settled event the identity is left."""
     connection.execute("DELETE FROM events WHERE seq = ?", (seq,))
-    connection.execute(_FINISH, (identity, until))
+    remember(identity, until, connection)
+
+
+def remember(identity: bytes, until: float, connection: sqlite3.Connection) -> None:
+    """See ``Journal.remember``."""
+    connection.execute(_REMEMBER, (identity, until))
 
 
 def note(seq: int, progress: str, connection: sqlite3.Connection) -> None:

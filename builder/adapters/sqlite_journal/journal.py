@@ -79,6 +79,16 @@ class SqliteJournal:
         """See ``Journal``: nobody waits, for the event is held here."""
         return None
 
+    def remember(self, event: Event, result: Result) -> None:
+        """See ``Journal``."""
+        now = self._now()
+
+        def keep(connection: sqlite3.Connection) -> None:
+            events.remember(event.identity, now + self._settings.idempotency.ttl, connection)
+            events.keep_result(result, now + self._settings.results.ttl, connection)
+
+        self._writer.submit(keep).add_done_callback(_ignore)
+
     async def unfinished(self, after: Unfinished | None = None) -> AsyncIterator[Unfinished]:
         """See ``Journal``. Those that were admitted since the start are not among them."""
         place = (0, 0) if after is None else (after.entry.priority, after.place)
@@ -225,6 +235,6 @@ class _Receipt:
 
 
 def _ignore(answer: "asyncio.Future[None]") -> None:
-    """Progress that could not be noted costs a try more after a crash; the next operation tells of the trouble."""
+    """What could not be noted costs a try more after a crash; the next operation tells of the trouble."""
     if not answer.cancelled():
         answer.exception()
