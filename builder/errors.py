@@ -11,6 +11,7 @@
     │   ├── Draining           (503)
     │   ├── StorageError       the journal cannot be written now (503)
     │   └── NotSettled         its sender keeps the event, for it has not ended well yet (503)
+    ├── HandedBack             the event is not held here any more, so it is not ours to end
     ├── ClusterError           what the Kubernetes API said, in its own words
     │   ├── AlreadyExists      409 on create
     │   ├── Conflict           409 on delete: the object is not the one that we read
@@ -92,6 +93,10 @@ class StorageError(NotNow):
 
 class NotSettled(NotNow):
     """An event that its sender holds until it has ended well has not, or not in time."""
+
+
+class HandedBack(BuilderError):
+    """Whoever held an event for us has it back, and gives it to others or to us again."""
 
 
 class ClusterError(BuilderError):

@@ -16,6 +16,7 @@ class Failpoint(StrEnum):
     """In the order in which an event passes them."""
 
     BODY_READ = "body_read"
+    MESSAGE_DELIVERED = "message_delivered"
     SLOT_RESERVED = "slot_reserved"
     BEFORE_COMMIT = "before_commit"
     AFTER_COMMIT = "after_commit"
@@ -28,6 +29,25 @@ class Failpoint(StrEnum):
     SET_ASIDE = "set_aside"
     BEFORE_SETTLE = "before_settle"
     SETTLED = "settled"
+    BEFORE_LETTER = "before_letter"
+    LETTER_CONFIRMED = "letter_confirmed"
+    BEFORE_ACK = "before_ack"
+    ACKED = "acked"
+
+
+OF_HTTP = frozenset({Failpoint.BODY_READ, Failpoint.BEFORE_COMMIT, Failpoint.AFTER_COMMIT})
+"""On the way of events that come over HTTP, and of no others."""
+
+OF_AMQP = frozenset(
+    {
+        Failpoint.MESSAGE_DELIVERED,
+        Failpoint.BEFORE_LETTER,
+        Failpoint.LETTER_CONFIRMED,
+        Failpoint.BEFORE_ACK,
+        Failpoint.ACKED,
+    }
+)
+"""On the way of events that come by AMQP, and of no others."""
 
 
 _armed: dict[Failpoint, int] = {}

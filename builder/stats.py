@@ -22,6 +22,13 @@ class RefusedBecause(StrEnum):
     DRAINING = "draining"
 
 
+class MessageEnd(StrEnum):
+    """What the broker heard of a message that it gave us."""
+
+    ACKED = "acked"
+    REQUEUED = "requeued"
+
+
 class Histogram:
     """Durations in seconds: Prometheus' buckets, and the last thousand for percentiles."""
 
@@ -66,6 +73,12 @@ class Stats:
         self.failures: Counter[FailureReason] = _all_zero(FailureReason)
         self.conflicts: Counter[Decision] = _all_zero(Decision)
         self.answers: Counter[str] = Counter(dict.fromkeys(("2xx", "4xx", "5xx"), 0))
+        self.messages: Counter[MessageEnd] = _all_zero(MessageEnd)
+        self.lettered: Counter[FailureReason | RejectReason] = Counter(
+            dict.fromkeys([*FailureReason, *RejectReason], 0)
+        )
+        self.redelivered = 0
+        self.message_age = Histogram()
         self.retries = 0
         self.creation = Histogram()
         self.api_calls = Histogram()

@@ -36,7 +36,7 @@ def parse_amqp(content_type: str | None, headers: Mapping[str, object] | None, b
     AMQP has: text, bytes, numbers, booleans, timestamps, lists, tables.
     """
     headers = {} if headers is None else headers
-    content_type = content_type or _text(headers.get(_CONTENT_TYPE)) or "application/json"
+    content_type = content_type_of(content_type, headers)
     mode, complaint = read_content_type(content_type)
     trace = _text(headers.get("traceparent"))
     if mode is not Mode.BINARY:
@@ -49,6 +49,11 @@ def parse_amqp(content_type: str | None, headers: Mapping[str, object] | None, b
     if not prefixed:
         _read_bare(headers, attributes, found)
     return Parsed(mode, [finish_binary(content_type, complaint, attributes, found, body, trace)])
+
+
+def content_type_of(content_type: str | None, headers: Mapping[str, object]) -> str:
+    """The property, else the header, else what an event without any is taken for."""
+    return content_type or _text(headers.get(_CONTENT_TYPE)) or "application/json"
 
 
 def _without_prefix(header: str) -> str | None:

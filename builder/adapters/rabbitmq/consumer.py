@@ -1,0 +1,237 @@
+"""The AMQP door: takes messages from the queue as there are slots, and keeps coming back when the broker goes away."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+from aio_pika.abc import AbstractConnection
+
+from builder.adapters.rabbitmq.connection import connected, plain_words
+from builder.adapters.rabbitmq.custody import BrokerCustody
+from builder.adapters.rabbitmq.delivery import Delivery
+from builder.adapters.rabbitmq.session import Session, lost
+from builder.adapters.rabbitmq.undertaker import Undertaker
+from builder.errors import BrokerError, EventRejected, Problem, SettingsError, StorageError
+from builder.events.amqp import content_type_of, parse_amqp
+from builder.events.parsing import Item, Mode, Rejected
+from builder.failpoints import Failpoint, reach
+from builder.flow.intake import Intake
+from builder.flow.ports import Journal
+from builder.models import DeadLetter, FailureReason
+from builder.retry import Backoff
+from builder.settings import Settings
+from builder.stats import Stats
+
+RECONNECTING = Backoff(base=0.2, cap=10.0)
+_LOOK = 5.0
+"""Seconds between two looks at how many messages wait."""
+
+log = structlog.get_logger(__name__)
+
+
+class Consumer:
+    """Consumes ``rabbitmq.queues.kanikoJobs``. ``clock`` is the loop's time, ``now`` the time of day in UTC.
+
+    ``trouble`` says why nothing is consumed; ``ready`` how many messages waited in the broker a moment ago.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        intake: Intake,
+        journal: Journal,
+        stats: Stats,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._queue = settings.rabbitmq.queues.kaniko_jobs.name
+        self._intake = intake
+        self._stats = stats
+        self._clock = clock
+        self._now = now
+        self._draw = draw
+        self._undertaker = Undertaker(settings.rabbitmq, stats, draw)
+        self._custody = BrokerCustody(journal, self._undertaker.bury)
+        self._session: Session | None = None
+        self._taking: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._closing = asyncio.Event()
+        self._trouble: str | None = "not connected yet"
+        self.ready: int | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why messages are not consumed, or dead letters not kept; None in good times."""
+        return self._trouble if self._trouble is not None else self._undertaker.trouble
+
+    @property
+    def held(self) -> int:
+        """Messages that the broker waits to hear of."""
+        return 0 if self._session is None else len(self._session)
+
+    async def bury(self) -> None:
+        """Send the dead letters. Runs for the life of the service."""
+        await self._undertaker.work()
+
+    async def consume(self) -> None:
+        """Connect, consume, and begin anew when that has ended, until ``close``."""
+        failures = 0
+        while not self._stopping:
+            began = self._clock()
+            try:
+                await self._live()
+            except (BrokerError, SettingsError) as exc:
+                self._tell(str(exc))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._tell("the connection to the broker was lost")  # aiormq's own, of a connection that closes
+            if self._clock() - began > RECONNECTING.cap:
+                failures = 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECONNECTING.delay(failures, self._draw, floor=0.05)):
+                    await self._closing.wait()
+            failures += 1
+
+    async def stop(self) -> None:
+        """Take nothing more. What nobody has looked at goes back at once; what is under way may end."""
+        self._stopping = True
+        if self._taking is not None:
+            self._taking.cancel()
+        if self._session is not None:
+            with contextlib.suppress(BrokerError):
+                await self._session.stop_consuming()
+
+    async def close(self, grace: float) -> None:
+        """Say the last words: dead letters that wait for at most ``grace`` seconds, then acks. The rest goes back."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._undertaker.rest()
+        if self._session is not None:
+            for delivery in self._session.held():
+                delivery.hand_back()
+            with contextlib.suppress(BrokerError):
+                await self._session.flush()
+        self._closing.set()
+
+    # --- one connection -----------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """One connection's life. Ends with ``BrokerError``, or when we close."""
+        async with connected(self._settings.rabbitmq) as connection:
+            with plain_words():
+                channel = await connection.channel(publisher_confirms=False)
+                session = Session(await channel.get_underlay_channel(), self._stats, self._clock, self._now)
+            await session.consume(self._queue, self._settings.async_job_creator.max_queue_size)
+            self._session = session
+            log.info("consuming", queue=self._queue, after=self._trouble)
+            self._trouble = None
+            try:
+                await self._run(session, connection)
+            finally:
+                self._session = None
+                self.ready = None
+                requeued = session.lose_all()
+                if requeued:
+                    log.info("messages_given_back", queue=self._queue, messages=requeued)
+
+    async def _run(self, session: Session, connection: AbstractConnection) -> None:
+        self._taking = asyncio.create_task(self._take_all(session), name="take")
+        closing = asyncio.create_task(self._closing.wait(), name="closing")
+        answering = asyncio.create_task(session.answer(), name="answer")
+        looking = asyncio.create_task(self._look(connection), name="look")
+        over = asyncio.create_task(session.over(), name="over")
+        tasks: set[asyncio.Task[object]] = {self._taking, closing, answering, looking, over}
+        try:
+            while not (closing.done() or over.done()):
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {over}:
+                    if not task.cancelled():
+                        task.result()
+                tasks -= done
+        finally:
+            for task in (self._taking, closing, answering, looking, over):
+                task.cancel()
+            await asyncio.gather(self._taking, closing, answering, looking, over, return_exceptions=True)
+        if over.done() and not over.cancelled():
+            raise lost(over.result())
+
+    async def _look(self, connection: AbstractConnection) -> None:
+        """How many messages wait: a passive declare knows at once what the management's counters learn later."""
+        while True:
+            try:
+                with plain_words():
+                    channel = await connection.channel(publisher_confirms=False)
+                    while True:
+                        queue = await channel.declare_queue(self._queue, passive=True)
+                        self.ready = queue.declaration_result.message_count
+                        await asyncio.sleep(_LOOK)
+            except BrokerError:
+                self.ready = None
+                await asyncio.sleep(_LOOK)
+
+    def _tell(self, reason: str) -> None:
+        if reason != self._trouble:
+            log.error("broker_unreachable", queue=self._queue, error=reason, then="reconnecting; nothing is lost")
+        self._trouble = reason
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def _take_all(self, session: Session) -> None:
+        while True:
+            await self._take(await session.next())
+
+    async def _take(self, delivery: Delivery) -> None:
+        """Take in the events of one message. It is acked when all of them have come to their ends."""
+        reach(Failpoint.MESSAGE_DELIVERED)
+        try:
+            if not self._custody.over(delivery):
+                mode, items = self._read(delivery)
+                delivery.batch = mode is Mode.BATCH
+                for item in items:
+                    await self._take_in(delivery, item)
+        except asyncio.CancelledError:
+            delivery.hand_back()
+            raise
+        except Exception as exc:  # a bug of ours must not let the same message come for ever
+            log.exception("message_crashed", queue=self._queue)
+            self._custody.park(delivery, self._unread(delivery, exc))
+        self._custody.end(delivery)
+
+    async def _take_in(self, delivery: Delivery, item: Item) -> None:
+        while True:
+            try:
+                await self._intake.take(item, custodian=self._custody.of(delivery))
+            except EventRejected:
+                return
+            except StorageError as exc:  # of the journal, which knows what came over HTTP
+                await asyncio.sleep(exc.retry_after)
+            else:
+                return
+
+    def _read(self, delivery: Delivery) -> tuple[Mode, list[Item]]:
+        content_type, limit = delivery.properties.content_type, self._settings.intake.max_body_size
+        if len(delivery.body) <= limit:
+            return parse_amqp(content_type, delivery.headers, delivery.body)
+        problem = Problem("body", f"must not be larger than {limit} bytes (setting intake.maxBodySize)")
+        shown = content_type_of(content_type, delivery.headers)
+        return Mode.BINARY, [Rejected({}, shown, b"", (problem,), 413)]
+
+    def _unread(self, delivery: Delivery, exc: Exception) -> DeadLetter:
+        now = self._now()
+        return DeadLetter(
+            reason=FailureReason.INTERNAL_ERROR,
+            message=f"a bug of this service: {type(exc).__name__}: {exc}",
+            attributes={},
+            content_type=content_type_of(delivery.properties.content_type, delivery.headers),
+            body=delivery.body,
+            first_at=now,
+            last_at=now,
+            error=type(exc).__name__,
+        )
