@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -34,7 +34,13 @@ from builder.models import Manifest
 from builder.settings import CUSTODY_PROMISES, Settings
 from builder.stats import Stats
 
+if TYPE_CHECKING:
+    from builder.adapters.rabbitmq.consumer import Consumer
+
 log = structlog.get_logger(__name__)
+
+LAST_WORDS = 2.0
+"""Seconds that dead letters may take on their way to the broker once everything else has ended."""
 
 
 class Custody(Journal, DeadLetterBox, Protocol):
@@ -57,6 +63,7 @@ class Parts:
     office: DeadLetterOffice
     overview: Overview
     stats: Stats
+    consumer: "Consumer | None" = None
 
     def listening(self) -> AbstractAsyncContextManager[str]:
         """The HTTP door, open; gives its URL."""
@@ -81,16 +88,26 @@ def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
     )
     recovery = Recovery(settings, journal, queue, results, clock, _now)
     office = DeadLetterOffice(settings, journal, queue, results, clock, _now)
-    overview = Overview(stats, queue, pool, outage, results, intake, journal, recovery, clock)
-    return Parts(settings, journal, intake, pool, outage, recovery, office, overview, stats)
+    consumer = _consumer(settings, intake, journal, stats)
+    overview = Overview(stats, queue, pool, outage, results, intake, journal, recovery, clock, consumer)
+    return Parts(settings, journal, intake, pool, outage, recovery, office, overview, stats, consumer)
+
+
+def _consumer(settings: Settings, intake: Intake, journal: Journal, stats: Stats) -> "Consumer | None":
+    """The AMQP door, where there is a broker."""
+    if not settings.rabbitmq.urls:
+        return None
+    from builder.adapters.rabbitmq.consumer import Consumer  # noqa: PLC0415 -- a tenth of a second and 8 MiB
+
+    return Consumer(settings, intake, journal, stats, asyncio.get_running_loop().time, _now)
 
 
 @asynccontextmanager
 async def open_journal(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Custody]:
     """Where accepted events are kept, by the mode of custody."""
-    if settings.custody == "sender":
+    if settings.custody != "journal":
         clock = asyncio.get_running_loop().time
-        log.info("custody", mode="sender", promise=CUSTODY_PROMISES["sender"])
+        log.info("custody", mode=settings.custody, promise=CUSTODY_PROMISES[settings.custody])
         yield MemoryJournal(settings.idempotency, settings.dead_letters, clock)
         return
     path = journal_path(settings, environ)
@@ -142,13 +159,20 @@ async def _run(parts: Parts, stop: asyncio.Event) -> None:
         roots.append(group.create_task(parts.journal.keep_house(), name="journal"))
         roots.append(group.create_task(parts.recovery.run(), name="recovery"))
         roots += [group.create_task(parts.pool.work(number), name=f"worker-{number}") for number in parts.pool.busy]
+        if parts.consumer is not None:
+            roots.append(group.create_task(parts.consumer.consume(), name="consumer"))
+            roots.append(group.create_task(parts.consumer.bury(), name="dead letters"))
         await stop.wait()
         parts.intake.close()
+        if parts.consumer is not None:
+            await parts.consumer.stop()
         grace = parts.settings.async_job_creator.drain_timeout
         log.info("draining", items=len(parts.pool.unfinished()), at_most_seconds=grace)
         left = await parts.pool.drain(grace)
         for item in left:
             log.error("left_unfinished", event_id=item.event.id, correlation_id=item.correlation_id, state=item.state)
+        if parts.consumer is not None:
+            await parts.consumer.close(LAST_WORDS)
         log.info("stopped", left=len(left))
         for task in roots:
             task.cancel()

@@ -9,6 +9,7 @@
     ├── NotNow                 the event is fine, the moment is not; carries ``retry_after``
     │   ├── QueueFull          (429)
     │   ├── Draining           (503)
+    │   ├── HttpOff            events come from RabbitMQ only (503)
     │   ├── StorageError       the journal cannot be written now (503)
     │   └── NotSettled         its sender keeps the event, for it has not ended well yet (503)
     ├── HandedBack             the event is not held here any more, so it is not ours to end
@@ -82,6 +83,10 @@ class QueueFull(NotNow):
 
 class Draining(NotNow):
     """The service is shutting down and takes nothing more."""
+
+
+class HttpOff(NotNow):
+    """Events come by another road here."""
 
 
 class StorageError(NotNow):

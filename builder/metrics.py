@@ -1,5 +1,6 @@
 """The facts of ``stats`` in Prometheus' words. Nothing is counted here, and nothing is registered globally."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ class _StatsCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from _job_metrics(self._stats)
         yield from _event_metrics(self._stats)
+        yield from _message_metrics(self._stats)
         yield from _gauge_metrics(self._gauges())
 
 
@@ -67,6 +69,16 @@ def _event_metrics(stats: Stats) -> Iterable[Metric]:
     yield _counter(PREFIX + "http_responses", "Answers, by class of status.", "class", stats.answers)
 
 
+def _message_metrics(stats: Stats) -> Iterable[Metric]:
+    """The road from RabbitMQ."""
+    yield _counter(PREFIX + "messages", "Messages, by what the broker heard of them.", "answer", stats.messages)
+    redelivered = stats.redelivered
+    yield _counter(PREFIX + "messages_redelivered", "Messages that had been with somebody.", None, redelivered)
+    yield _counter(PREFIX + "message_dead_letters", "Dead letters that the broker confirmed.", "reason", stats.lettered)
+    age = "From a message's timestamp, or its arrival, to its ack."
+    yield _histogram(PREFIX + "message_age_seconds", age, stats.message_age)
+
+
 def _gauge_metrics(gauges: Gauges) -> Iterable[Metric]:
     yield _gauge("queue_items", "Items waiting for a worker.", gauges.queue_size)
     yield _gauge("queue_capacity", "Items that the queue lets in.", gauges.queue_capacity)
@@ -79,6 +91,12 @@ def _gauge_metrics(gauges: Gauges) -> Iterable[Metric]:
     for wait, count in gauges.waiting.items():
         waiting.add_metric([wait], count)
     yield waiting
+    broker = gauges.broker
+    yield _gauge("broker_up", "1 if messages are consumed and dead letters kept.", broker.up)
+    yield _gauge("messages_held", "Messages that the broker waits to hear of.", broker.held)
+    yield _gauge(
+        "messages_ready", "Messages that wait in the broker.", math.nan if broker.ready is None else broker.ready
+    )
 
 
 def _counter(name: str, help_text: str, label: str | None, values: Mapping[Any, int] | int) -> Metric:

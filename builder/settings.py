@@ -112,6 +112,7 @@ class Results(Section):
 CUSTODY_PROMISES = {
     "journal": "202 means that the event is on disk",
     "sender": "202 means that the event's Job exists, or a later event's",
+    "broker": "RabbitMQ keeps a message until its Job exists, or its dead letter; events over HTTP get a 503",
 }
 
 
@@ -119,7 +120,7 @@ class Settings(Section):
     """Everything that can be set."""
 
     cluster: Literal["kubernetes", "memory"] = "kubernetes"
-    custody: Literal["journal", "sender"] = "journal"
+    custody: Literal["journal", "sender", "broker"] = "journal"
     on_active_build: Literal["wait", "replace"] = "wait"
     server: Server = Server()
     logging: Logging = Logging()
@@ -146,6 +147,13 @@ class Settings(Section):
                 "kaniko.gitSecret needs intake.allowedSourceHosts: the build shows the credentials to every Git host "
                 "that an event names, so say which hosts may see them"
             )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _broker_known(self) -> "Settings":
+        if self.custody == "broker" and not self.rabbitmq.urls:
+            msg = "custody: broker needs rabbitmq.url: events would have no way in (BUILDER_RABBITMQ__URL)"
             raise ValueError(msg)
         return self
 

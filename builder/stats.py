@@ -20,6 +20,7 @@ class RefusedBecause(StrEnum):
 
     QUEUE_FULL = "queue_full"
     DRAINING = "draining"
+    HTTP_OFF = "http_off"
 
 
 class MessageEnd(StrEnum):
@@ -85,6 +86,18 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerGauges:
+    """The road from the broker, at rest where none is configured.
+
+    ``ready`` counts the messages that wait there; None if nobody knows.
+    """
+
+    up: bool = True
+    held: int = 0
+    ready: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Gauges:
     """What is so at this moment. Ages in seconds; ``waiting`` counts the items that were set aside, by what for."""
 
@@ -98,3 +111,4 @@ class Gauges:
     api_server_up: bool
     journal_writable: bool
     draining: bool
+    broker: BrokerGauges

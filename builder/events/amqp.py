@@ -68,7 +68,7 @@ def _read_bare(headers: Mapping[str, object], attributes: dict[str, str], found:
     if not any(name in REQUIRED for name in names.values()):
         return
     for header, name in names.items():
-        if name in CORE or (is_name(name) and isinstance(headers[header], str | bytes | bool | int | datetime)):
+        if name in CORE or (is_name(name) and isinstance(headers[header], str | bytes | bytearray | int | datetime)):
             _read_header(name, header, headers[header], attributes, found)
 
 

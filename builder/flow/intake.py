@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import structlog
 
-from builder.errors import Draining, EventRejected, NotSettled, QueueFull
+from builder.errors import Draining, EventRejected, HttpOff, NotSettled, QueueFull
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
@@ -86,21 +86,23 @@ class Intake:
         await self.settled(ticket)
         return ticket
 
-    async def take(
-        self, item: Event | Rejected, *, patient: bool = True, custodian: Custodian | None = None
-    ) -> Ticket:
+    async def take(self, item: Event | Rejected, *, patient: bool = True, custodian: Custodian | None = None) -> Ticket:
         """Take one event in. ``patient`` says whether to wait for a slot (``intake.slotWait``) in a full queue.
 
         A transport that can hold its events itself brings its ``custodian``, and waits for a slot as long as it takes.
 
         Raises:
             EventRejected: it can never be built; it is kept as a dead letter.
-            QueueFull, Draining, StorageError: not now; nothing of it is kept.
+            QueueFull, Draining, HttpOff, StorageError: not now; nothing of it is kept.
         """
         if self.closed:
             self._stats.refused[RefusedBecause.DRAINING] += 1
             msg = "shutting down"
             raise Draining(msg, retry_after=1.0)
+        if custodian is None and self._settings.custody == "broker":
+            self._stats.refused[RefusedBecause.HTTP_OFF] += 1
+            msg = "events are taken from RabbitMQ only (setting custody: broker)"
+            raise HttpOff(msg, retry_after=60.0)
         if isinstance(item, Rejected):
             # Its data may be wrong as well, and one answer names everything.
             raise await self._reject(with_data_problems(item, self._settings.build, self._settings.intake), custodian)

@@ -6,12 +6,12 @@ from typing import Any
 from builder.flow.build_queue import BuildQueue
 from builder.flow.intake import Intake
 from builder.flow.outage import Outage
-from builder.flow.ports import Journal
+from builder.flow.ports import Journal, MessageSource
 from builder.flow.recovery import Recovery
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
 from builder.models import FailureReason, Outcome
-from builder.stats import Gauges, Histogram, Stats
+from builder.stats import BrokerGauges, Gauges, Histogram, Stats
 
 
 class Overview:
@@ -28,6 +28,7 @@ class Overview:
         journal: Journal,
         recovery: Recovery,
         clock: Callable[[], float],
+        source: MessageSource | None = None,
     ) -> None:
         self._stats = stats
         self._queue = queue
@@ -38,6 +39,7 @@ class Overview:
         self._journal = journal
         self._recovery = recovery
         self._clock = clock
+        self._source = source
 
     def gauges(self) -> Gauges:
         """What is so now."""
@@ -53,6 +55,7 @@ class Overview:
             api_server_up=self._outage.reason is None,
             journal_writable=self._journal.trouble is None,
             draining=self._intake.closed,
+            broker=self._broker_gauges(),
         )
 
     def not_ready(self) -> str | None:
@@ -65,6 +68,8 @@ class Overview:
             return "bringing back unfinished work"
         if self._outage.reason is not None:
             return f"Kubernetes API server: {self._outage.reason}"
+        if self._source is not None and self._source.trouble is not None:
+            return f"RabbitMQ: {self._source.trouble}"
         return None
 
     def result(self, correlation_id: str) -> dict[str, Any] | None:
@@ -97,6 +102,27 @@ class Overview:
             "creation_seconds": _summary(stats.creation),
             "api_seconds": _summary(stats.api_calls),
             "api_server": {"up": gauges.api_server_up, "reason": self._outage.reason, "outages": self._outage.count},
+            "broker": self._broker(),
+        }
+
+    def _broker_gauges(self) -> BrokerGauges:
+        source = self._source
+        return BrokerGauges() if source is None else BrokerGauges(source.trouble is None, source.held, source.ready)
+
+    def _broker(self) -> dict[str, Any] | None:
+        """None where none is configured."""
+        source, stats = self._source, self._stats
+        if source is None:
+            return None
+        return {
+            "up": source.trouble is None,
+            "reason": source.trouble,
+            "ready": source.ready,
+            "held": source.held,
+            "messages": dict(stats.messages),
+            "redelivered": stats.redelivered,
+            "dead_letters": {reason.value: count for reason, count in stats.lettered.items() if count},
+            "age_at_ack_seconds": _summary(stats.message_age),
         }
 
     def _workers(self) -> list[dict[str, Any]]:

@@ -122,6 +122,22 @@ class Journal(Custodian, Holder, Protocol):
         """The outcomes that can still be asked for, the oldest first."""
 
 
+class MessageSource(Protocol):
+    """The road from the broker, for those who look at it."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing comes, or why dead letters cannot be kept; None in good times."""
+
+    @property
+    def held(self) -> int:
+        """Messages that we have and the broker waits to hear of."""
+
+    @property
+    def ready(self) -> int | None:
+        """Messages that wait in the broker; None if nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
     """Which dead letters: None means any. Times are of the last failure; ``before`` is an id, for the next page."""

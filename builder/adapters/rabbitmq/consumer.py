@@ -26,7 +26,7 @@ from builder.settings import Settings
 from builder.stats import Stats
 
 RECONNECTING = Backoff(base=0.2, cap=10.0)
-_LOOK = 5.0
+_LOOK = 1.0
 """Seconds between two looks at how many messages wait."""
 
 log = structlog.get_logger(__name__)

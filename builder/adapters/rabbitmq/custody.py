@@ -37,7 +37,7 @@ class BrokerCustody:
 
     def over(self, delivery: Delivery) -> bool:
         """True for a message that became a dead letter and comes again because its ack did not arrive."""
-        return delivery.redelivered and bool(self._lettered) and self._lettered.pop(delivery.key(), 0) is None
+        return delivery.redelivered and bool(self._lettered) and delivery.key() in self._lettered
 
     async def admit(self, delivery: Delivery, entry: Entry) -> Receipt | None:
         """See ``Custodian``. The message of an event that is here already joins the one that is."""

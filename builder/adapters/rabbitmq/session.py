@@ -110,7 +110,7 @@ class Session:
             self.acked += 1
             self._say(Basic.Ack(delivery.tag))
             self._stats.messages[MessageEnd.ACKED] += 1
-            since = delivery.published_at
+            since = delivery.properties.timestamp
             age = self._clock() - delivery.since if since is None else (self._now() - since).total_seconds()
             self._stats.message_age.observe(max(0.0, age))
 

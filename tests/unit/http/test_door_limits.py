@@ -327,7 +327,10 @@ async def test_many_for_few_slots() -> None:
         assert sorted(answer.status_code for answer in answers) == [202] * 10 + [429] * 40
         assert {event.id for event in door.queued()} == taken
         stats = await door.get("/async-jobs/stats")
-        assert (stats["accepted"], stats["refused"]) == ({"queue": 10, "direct": 0}, {"queue_full": 40, "draining": 0})
+        assert (stats["accepted"], stats["refused"]) == (
+            {"queue": 10, "direct": 0},
+            {"queue_full": 40, "draining": 0, "http_off": 0},
+        )
 
 
 async def test_draining(door: Door) -> None:

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from builder.models import Decision, FailureReason, Flow, RejectReason
-from builder.stats import BUCKETS, RefusedBecause
+from builder.stats import BUCKETS, MessageEnd, RefusedBecause
 from tests.unit.http.door import Door, batch, binary, example, numbered, structured
 
 B = "knative_lambda_builder_"
@@ -20,6 +20,8 @@ LABELLED: dict[str, list[str]] = {
     f"{B}events_refused_total": list(RefusedBecause),
     f"{B}dead_letters_total": ["rejected", "failed"],
     f"{B}http_responses_total": ["2xx", "4xx", "5xx"],
+    f"{B}messages_total": list(MessageEnd),
+    f"{B}message_dead_letters_total": [*FailureReason, *RejectReason],
     f"{B}waiting_items": ["retry", "active_build", "deletion", "capacity"],
 }
 SINGLE = {
@@ -36,8 +38,18 @@ SINGLE = {
     f"{B}workers_busy": 0,
     f"{B}api_server_up": 1,
     f"{B}journal_writable": 1,
+    f"{B}messages_redelivered_total": 0,
+    f"{B}message_age_seconds_count": 0,
+    f"{B}message_age_seconds_sum": 0,
+    f"{B}broker_up": 1,
+    f"{B}messages_held": 0,
+    f"{B}messages_ready": 0,
 }
-BUCKETED = ["job_creation_duration_seconds_bucket", "kaniko_job_api_duration_seconds_bucket"]
+BUCKETED = [
+    "job_creation_duration_seconds_bucket",
+    "kaniko_job_api_duration_seconds_bucket",
+    f"{B}message_age_seconds_bucket",
+]
 
 
 async def test_first_scrape(door: Door) -> None:
@@ -114,7 +126,7 @@ async def test_the_same_facts_as_the_stats(door: Door) -> None:
     assert told(f"{B}events_duplicate_total") == stats["duplicates"] == {"queue": 1, "direct": 0}
     rejected = {"invalid": 2, "too_large": 0, "not_a_cloudevent": 1}
     assert told(f"{B}events_rejected_total") == stats["rejected"] == rejected
-    assert told(f"{B}events_refused_total") == stats["refused"] == {"queue_full": 0, "draining": 1}
+    assert told(f"{B}events_refused_total") == stats["refused"] == {"queue_full": 0, "draining": 1, "http_off": 0}
     failures = {label: count for label, count in told("kaniko_job_creation_failure_total").items() if count}
     assert failures == stats["failures"] == {"name_taken": 1}
     conflicts = {label: count for label, count in told("kaniko_job_conflicts_total").items() if count}

@@ -82,7 +82,7 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "accepted": {"queue": 0, "direct": 0},
         "duplicates": {"queue": 0, "direct": 0},
         "rejected": {"invalid": 0, "too_large": 0, "not_a_cloudevent": 0},
-        "refused": {"queue_full": 0, "draining": 0},
+        "refused": {"queue_full": 0, "draining": 0, "http_off": 0},
         "outcomes": {"created": 0, "adopted": 0, "superseded": 0, "failed": 0},
         "failures": {},
         "retries": 0,
@@ -92,6 +92,7 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "creation_seconds": nothing,
         "api_seconds": nothing,
         "api_server": {"up": True, "reason": None, "outages": 0},
+        "broker": None,
     }
 
 
