@@ -89,6 +89,8 @@ def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
     recovery = Recovery(settings, journal, queue, results, clock, _now)
     office = DeadLetterOffice(settings, journal, queue, results, clock, _now)
     consumer = _consumer(settings, intake, journal, stats)
+    if consumer is not None:
+        pool.holders.append(consumer)
     overview = Overview(stats, queue, pool, outage, results, intake, journal, recovery, clock, consumer)
     return Parts(settings, journal, intake, pool, outage, recovery, office, overview, stats, consumer)
 

@@ -15,7 +15,7 @@ from builder.flow.build_queue import BuildQueue
 from builder.flow.ensure_job import Blocked, ensure_job
 from builder.flow.items import Again, Done, Item, Wait
 from builder.flow.outage import Outage
-from builder.flow.ports import Cluster, Journal
+from builder.flow.ports import Cluster, Holder
 from builder.flow.results import Results
 from builder.flow.verdicts import Verdicts, failed, no_longer_valid
 from builder.flow.waiting_room import WaitingRoom
@@ -33,13 +33,14 @@ class WorkerPool:
     """``workerCount`` tasks over one queue.
 
     ``clock`` is the event loop's time, ``now`` the time of day in UTC; ``draw`` gives the jitter, in [0, 1).
+    ``holders`` are all who may hold an event: the journal, and the road from the broker where there is one.
     """
 
     def __init__(
         self,
         settings: Settings,
         cluster: Cluster,
-        journal: Journal,
+        holder: Holder,
         queue: BuildQueue,
         outage: Outage,
         results: Results,
@@ -50,7 +51,7 @@ class WorkerPool:
     ) -> None:
         self._settings = settings
         self._cluster = cluster
-        self._journal = journal
+        self.holders = [holder]
         self._queue = queue
         self._outage = outage
         self._results = results
@@ -133,7 +134,10 @@ class WorkerPool:
         """
         annotations = job["metadata"].get("annotations") or {}
         source, event_id = annotations.get(labels.EVENT_SOURCE), annotations.get(labels.EVENT_ID)
-        return source is not None and event_id is not None and await self._journal.holds(identity_of(source, event_id))
+        if source is None or event_id is None:
+            return False
+        identity = identity_of(source, event_id)
+        return any([await holder.holds(identity) for holder in self.holders])
 
     async def _finish(self, item: Item, step: Done | Again, job: Manifest | None) -> None:
         if isinstance(step, Again):

@@ -1,15 +1,18 @@
 """Prometheus sees each fact once, under 004's names, from the first scrape on."""
 
+import math
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from builder.metrics import Metrics
 from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
-from builder.stats import Gauges, Stats
+from builder.stats import BrokerGauges, Gauges, Stats
 
 
 def scrape(stats: Stats) -> dict[str, dict[str, float]]:
     """Name → labels → value of one scrape."""
-    gauges = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, api_server_up=True, journal_writable=False, draining=False)
+    broker = BrokerGauges(up=False, held=4, ready=None)
+    gauges = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, True, False, False, broker)  # noqa: FBT003 -- a row of facts
     text, content_type = Metrics(stats, lambda: gauges).render("")
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     samples: dict[str, dict[str, float]] = {}
@@ -52,6 +55,9 @@ def test_facts_and_gauges() -> None:
     assert samples["knative_lambda_builder_api_server_up"] == {"": 1}
     assert samples["knative_lambda_builder_journal_writable"] == {"": 0}
     assert samples["knative_lambda_builder_waiting_items"] == {"retry": 1}
+    assert samples["knative_lambda_builder_broker_up"] == {"": 0}
+    assert samples["knative_lambda_builder_messages_held"] == {"": 4}
+    assert math.isnan(samples["knative_lambda_builder_messages_ready"][""])
 
 
 def test_percentiles() -> None:

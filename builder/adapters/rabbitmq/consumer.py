@@ -74,6 +74,10 @@ class Consumer:
         """Messages that the broker waits to hear of."""
         return 0 if self._session is None else len(self._session)
 
+    async def holds(self, identity: bytes) -> bool:
+        """See ``Holder``. Of messages that have not been delivered yet nobody here knows."""
+        return self._custody.holds(identity)
+
     async def bury(self) -> None:
         """Send the dead letters. Runs for the life of the service."""
         await self._undertaker.work()

@@ -39,6 +39,10 @@ class BrokerCustody:
         """True for a message that became a dead letter and comes again because its ack did not arrive."""
         return delivery.redelivered and bool(self._lettered) and delivery.key() in self._lettered
 
+    def holds(self, identity: bytes) -> bool:
+        """See ``Holder``."""
+        return identity in self._events
+
     async def admit(self, delivery: Delivery, entry: Entry) -> Receipt | None:
         """See ``Custodian``. The message of an event that is here already joins the one that is."""
         identity = entry.event.identity

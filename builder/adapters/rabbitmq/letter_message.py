@@ -22,7 +22,8 @@ def letter_message(delivery: Delivery, letter: DeadLetter) -> tuple[bytes, Basic
     note = write_note(LetterNote.of(letter, delivery.exchange, delivery.routing_key))
     properties = {name: getattr(delivery.properties, name) for name in _KEPT}
     if not delivery.batch:
-        return delivery.body, _fitting(properties, dict(delivery.headers), note)
+        headers = {name: value for name, value in delivery.headers.items() if name != "x-delivery-count"}
+        return delivery.body, _fitting(properties, headers, note)
     properties["content_type"] = letter.content_type
     body = letter.body
     if letter.content_type == "application/json" and letter.attributes:

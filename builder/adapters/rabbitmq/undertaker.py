@@ -77,7 +77,8 @@ class Undertaker:
             try:
                 async with connected(self._settings, "knative-lambda-builder dead letters") as connection:
                     with plain_words():
-                        channel = await (await connection.channel()).get_underlay_channel()
+                        opened = await connection.channel(on_return_raises=True)
+                        channel = await opened.get_underlay_channel()
                     while True:
                         await self._send_all(channel)
                         failures = 0

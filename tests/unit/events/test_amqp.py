@@ -165,7 +165,8 @@ class TestProblems:
 
     def test_plain_json_is_no_event(self) -> None:
         """As over HTTP, and nothing of foreign headers is looked at."""
-        for headers in ({}, {"subject": 1.5}, {"x-death": []}):
+        nothing: list[dict[str, object]] = [{}, {"subject": 1.5}, {"x-death": []}]
+        for headers in nothing:
             assert parse_amqp("application/json", headers, b"{}") == parse_http("application/json", [], b"{}")
 
     def test_another_type(self) -> None:

@@ -1,0 +1,173 @@
+"""Events by AMQP on a real RabbitMQ: acked when they have ended, or when their dead letter is confirmed."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from builder.adapters.memory_cluster import MemoryCluster
+from builder.errors import Denied
+from builder.events.parsing import BATCH_TYPE
+from builder.flow.letter_headers import LetterKind, read_note
+from builder.models import Manifest, RejectReason
+from builder.settings import Memory
+from builder.stats import MessageEnd
+from tests.amqp_parts import LETTERS, Queue, consuming
+from tests.broker_parts import Vhost
+from tests.contract.harness import eventually
+from tests.integration.messages import binary, build_of
+
+pytestmark = pytest.mark.integration
+
+
+class SlowCluster(MemoryCluster):
+    """Creates when told to, or refuses what is named ``bad…``."""
+
+    def __init__(self) -> None:
+        super().__init__(Memory())
+        self.open = asyncio.Event()
+        self.created: list[str] = []
+
+    async def create(self, job: Manifest) -> None:
+        await self.open.wait()
+        name = job["metadata"]["name"]
+        if "-bad" in name:
+            msg = "not like this"
+            raise Denied(msg, status=422)
+        await super().create(job)
+        self.created.append(name)
+
+
+@pytest.fixture
+async def queue(vhost: Vhost) -> AsyncIterator[Queue]:
+    async with Queue.declared(vhost) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[SlowCluster]:
+    async with SlowCluster() as cluster:
+        yield cluster
+
+
+async def test_acked_when_the_job_exists(queue: Queue, cluster: SlowCluster) -> None:
+    """Not a moment before: until then the broker has it."""
+    await queue.publish(*(build_of(f"p{number}") for number in range(3)))
+    async with consuming(queue.vhost, cluster) as road:
+        await road.until(lambda road: road.consumer.held == 3)
+        assert road.parts.stats.messages[MessageEnd.ACKED] == 0
+        cluster.open.set()
+        await road.until_ended(3)
+        assert road.parts.stats.messages == {"acked": 3, "requeued": 0}
+        assert road.parts.stats.accepted == {"queue": 3, "direct": 0}
+    assert (await queue.count(), await queue.count(LETTERS)) == (0, 0)
+
+
+async def test_every_encoding(queue: Queue, cluster: SlowCluster) -> None:
+    """Bare names, prefixes and a batch; the batch is one message."""
+    cluster.open.set()
+    for number, prefix in enumerate(("", "ce-", "cloudEvents:")):
+        headers, body = binary(build_of(f"p{number}"))
+        named = {name.replace("ce-", prefix): value for name, value in headers.items() if name != "content-type"}
+        await queue.publish(body, headers=named, content_type="application/json")
+    batch = [build_of("p3"), build_of("p4"), build_of("p4")]
+    await queue.publish(json.dumps(batch).encode(), content_type=BATCH_TYPE)
+    async with consuming(queue.vhost, cluster) as road:
+        await road.until_ended(5)
+        assert road.parts.stats.messages[MessageEnd.ACKED] == 4
+    assert sorted(cluster.created) == [f"kaniko-job-acme-p{number}" for number in range(5)]
+
+
+async def test_a_bad_message_among_good_ones(queue: Queue, cluster: SlowCluster) -> None:
+    """It is a dead letter at once, with its reason, its headers and its very bytes; the others do not notice."""
+    cluster.open.set()
+    rubbish = b'{"third_party_id": \xff'
+    headers = {"id": "e-1", "source": "s", "type": "network.notifi.lambda.job.start", "specversion": "1.0", "x-own": 7}
+    await queue.publish(build_of("p0"))
+    await queue.publish(rubbish, headers=headers, content_type="application/json", message_id="m-1", expiration=3600)
+    await queue.publish(build_of("p1"))
+    async with consuming(queue.vhost, cluster) as road:
+        await road.until_ended(2)
+        (letter,) = await queue.letters(1)
+        assert road.parts.stats.lettered[RejectReason.INVALID] == 1
+    note = read_note(letter.headers)
+    assert note is not None
+    assert (note.kind, note.reason, note.exchange, note.routing_key) == (
+        LetterKind.REJECTED,
+        "invalid",
+        "",
+        "kaniko-jobs",
+    )
+    assert (note.problems[0].field, letter.body) == ("data", rubbish)
+    assert {
+        name: value for name, value in letter.headers.items() if not name.startswith(("dead-letter-", "x-d"))
+    } == headers
+    assert (letter.content_type, letter.message_id, letter.expiration) == ("application/json", "m-1", None)
+    assert await queue.count() == 0
+
+
+async def test_a_failed_event(queue: Queue, cluster: SlowCluster) -> None:
+    """Acked once its letter is confirmed; its other messages with it, and there is one letter for all."""
+    await queue.publish(build_of("bad"), build_of("bad"), build_of("p0"))
+    async with consuming(queue.vhost, cluster) as road:
+        await road.until(lambda road: road.consumer.held == 3)
+        cluster.open.set()
+        await road.until_ended(2)
+        (letter,) = await queue.letters(1)
+        assert road.parts.stats.messages[MessageEnd.ACKED] == 3
+    note = read_note(letter.headers)
+    assert note is not None
+    assert (note.kind, note.reason, note.error, note.attempts) == (LetterKind.FAILED, "invalid_job", "Denied 422", 1)
+    assert json.loads(letter.body) == build_of("bad")
+
+
+async def test_the_bad_event_of_a_batch(queue: Queue, cluster: SlowCluster) -> None:
+    """Each bad one is a letter of its own, as an event that can be sent again."""
+    cluster.open.set()
+    batch = [build_of("bad"), build_of("p1"), build_of("p2", runtime="cobol")]
+    await queue.publish(json.dumps(batch).encode(), content_type=BATCH_TYPE)
+    async with consuming(queue.vhost, cluster) as road:
+        await road.until_ended(2)
+        letters = await queue.letters(2)
+    events = sorted((json.loads(letter.body) for letter in letters), key=lambda event: str(event["id"]))
+    assert [(event["id"], event["data"]) for event in events] == [
+        (one["id"], one["data"]) for one in (batch[0], batch[2])
+    ]
+
+
+async def test_without_a_dead_letter_queue(queue: Queue, cluster: SlowCluster) -> None:
+    """A bad message stays with the broker until its letter can be kept, and readiness says what is missing."""
+    cluster.open.set()
+    await (await queue.channel()).queue_delete(LETTERS)
+    await queue.publish(b"{}", build_of("p0"))
+    async with consuming(queue.vhost, cluster) as road:
+        await road.until(lambda road: "there is no queue kaniko-jobs.dlq" in (road.consumer.trouble or ""))
+        assert "RabbitMQ: there is no queue kaniko-jobs.dlq" in (road.parts.overview.not_ready() or "")
+        assert (road.consumer.held, road.outcomes()) == (1, {"created": 1})
+        async with Queue.declared(queue.vhost):
+            await road.until(lambda road: road.consumer.held == 0 and road.consumer.trouble is None)
+            assert len(await queue.letters(1)) == 1
+
+
+async def test_prefetch_is_the_queue(queue: Queue, cluster: SlowCluster) -> None:
+    """What does not fit stays in the broker, and is not asked for again and again."""
+    await queue.publish(*(build_of(f"p{number}") for number in range(30)))
+    async with consuming(queue.vhost, cluster, asyncJobCreator={"maxQueueSize": 10}) as road:
+        await road.until(lambda road: road.consumer.held == 10)
+        assert await eventually(queue.count, lambda count: count == 20)
+        cluster.open.set()
+        await road.until_ended(30)
+        assert road.parts.stats.refused.total() == 0
+
+
+async def test_stopping(queue: Queue, cluster: SlowCluster) -> None:
+    """Nothing is acked that is not settled, and what is not goes to the next."""
+    await queue.publish(*(build_of(f"p{number}") for number in range(20)))
+    async with consuming(queue.vhost, cluster, asyncJobCreator={"maxQueueSize": 10}) as road:
+        await road.until(lambda road: road.consumer.held == 10)
+    assert await eventually(queue.count, lambda count: count == 20)
+    cluster.open.set()
+    async with consuming(queue.vhost, cluster) as road:
+        await road.until_ended(20)
+    assert (len(cluster.created), await queue.count()) == (20, 0)
