@@ -1,4 +1,4 @@
-.PHONY: run test lint bench lock
+.PHONY: run test fuzz lint bench lock
 
 run: ## start the service on the embedded cluster, send 004's example, show what becomes of it
 	@scripts/setup
@@ -7,6 +7,10 @@ run: ## start the service on the embedded cluster, send 004's example, show what
 test: ## everything, on the real components too
 	@scripts/setup
 	@scripts/test
+
+fuzz: ## 10^6 requests that are nearly right through the parser, 10^4 of them through the port; ten minutes
+	@scripts/setup
+	@scripts/fuzz
 
 lint: ## formatter, linter, type checker, import checker
 	@scripts/setup
