@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from builder.adapters.web.server import listening
 from builder.adapters.web.status_routes import StatusRoutes
 from builder.errors import ClusterError, StartError
 from builder.flow.build_queue import BuildQueue
+from builder.flow.counted_cluster import CountedCluster
 from builder.flow.dead_letters import DeadLetterOffice
 from builder.flow.intake import Intake
 from builder.flow.outage import Outage
@@ -77,17 +78,19 @@ class Parts:
 def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
     """Wire the use cases to a cluster. Needs a running event loop, whose time is the monotonic clock of all parts."""
     clock = asyncio.get_running_loop().time
+    now = never_back(_now)
     policy = settings.async_job_creator
     stats = Stats()
     queue = BuildQueue(policy.max_queue_size)
     results = Results(settings.results.ttl, settings.results.max_entries, clock)
-    outage = Outage(cluster)
-    pool = WorkerPool(settings, cluster, journal, queue, outage, results, stats, clock, _now)
+    counted = CountedCluster(cluster, stats)
+    outage = Outage(counted)
+    pool = WorkerPool(settings, counted, journal, queue, outage, results, stats, clock, now)
     intake = Intake(
-        settings, journal, queue, results, stats, clock, _now, crowded=lambda: len(pool.room) >= policy.max_waiting
+        settings, journal, queue, results, stats, clock, now, crowded=lambda: len(pool.room) >= policy.max_waiting
     )
-    recovery = Recovery(settings, journal, queue, results, clock, _now)
-    office = DeadLetterOffice(settings, journal, queue, results, clock, _now)
+    recovery = Recovery(settings, journal, queue, results, clock, now)
+    office = DeadLetterOffice(settings, journal, queue, results, clock, now)
     consumer = _consumer(settings, intake, journal, stats)
     if consumer is not None:
         pool.holders.append(consumer)
@@ -198,6 +201,21 @@ def _tune_garbage_collector() -> None:
 
 def _log_phase(job: Manifest) -> None:
     log.info("embedded_job", job=job["metadata"]["name"], phase=phase(job))
+
+
+def never_back(now: Callable[[], datetime]) -> Callable[[], datetime]:
+    """The time of day, but standing still when somebody sets it back.
+
+    An event without a time was requested when it was accepted, and who was accepted later must not seem the older.
+    """
+    latest = now()
+
+    def read() -> datetime:
+        nonlocal latest
+        latest = max(latest, now())
+        return latest
+
+    return read
 
 
 def _now() -> datetime:

@@ -53,6 +53,10 @@ def _job_metrics(stats: Stats) -> Iterable[Metric]:
     yield _histogram(
         "kaniko_job_api_duration_seconds", "One try at the Kubernetes API: create, and compare.", stats.api_calls
     )
+    calls = CounterMetricFamily(PREFIX + "api_calls", "Calls to the Kubernetes API.", labels=["call", "answer"])
+    for labels, count in stats.calls.items():
+        calls.add_metric([*labels], count)
+    yield calls
     yield _counter("kaniko_job_creation_retries", "Tries repeated after a transient failure.", None, stats.retries)
     yield _counter("kaniko_job_conflicts", "Names that were taken, by what was done.", "decision", stats.conflicts)
 

@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 from typing import TypeVar
 
 from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
@@ -28,6 +29,27 @@ class MessageEnd(StrEnum):
 
     ACKED = "acked"
     REQUEUED = "requeued"
+
+
+class ApiCall(StrEnum):
+    """What is asked of the API server. Closed: it is a metric's label."""
+
+    CREATE = "create"
+    GET = "get"
+    DELETE = "delete"
+    PROBE = "probe"
+
+
+class ApiAnswer(StrEnum):
+    """How it answers: the error tree in a word. Closed: it is a metric's label."""
+
+    OK = "ok"
+    ALREADY_EXISTS = "already_exists"
+    CONFLICT = "conflict"
+    TRANSIENT = "transient"
+    QUOTA = "quota"
+    DENIED = "denied"
+    UNREACHABLE = "unreachable"
 
 
 class Histogram:
@@ -80,6 +102,7 @@ class Stats:
         )
         self.redelivered = 0
         self.message_age = Histogram()
+        self.calls: Counter[tuple[ApiCall, ApiAnswer]] = Counter(dict.fromkeys(product(ApiCall, ApiAnswer), 0))
         self.retries = 0
         self.creation = Histogram()
         self.api_calls = Histogram()

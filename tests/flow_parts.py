@@ -124,7 +124,7 @@ class Flow:
 
     async def __aexit__(self, *_: object) -> None:
         """End them."""
-        self.pool.room.close()
+        self.pool.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Literal, assert_never
 
 from builder.errors import AlreadyExists, Conflict, QuotaExceeded
@@ -12,6 +13,7 @@ from builder.flow.ports import Cluster
 from builder.jobs import labels
 from builder.jobs.conflict import Wanted, decide
 from builder.jobs.status import is_suspended
+from builder.jobs.succession import successor
 from builder.models import Decision, Failure, FailureReason, Manifest, Outcome
 
 ROUNDS = 4
@@ -40,18 +42,21 @@ async def ensure_job(
     on_active_build: Literal["wait", "replace"],
     on_decision: Callable[[Decision], None],
     is_unsettled: Callable[[Manifest], Awaitable[bool]],
+    no_room: str | None = None,
 ) -> Done | Blocked:
     """One try. Raises the ``ClusterError`` of whatever Kubernetes refused.
 
     ``is_unsettled`` says of a Job whether we still hold its event: after a crash that event must find its Job there,
     or it would be built once more. Until then nobody replaces it. It may raise ``StorageError``.
+
+    ``no_room`` is what Kubernetes would say to a create, as far as we know: then only the name is looked at.
     """
-    name: str = wanted.job["metadata"]["name"]
+    job = wanted.job
+    name: str = job["metadata"]["name"]
     for _ in range(ROUNDS):
         reach(Failpoint.BEFORE_CREATE)
         try:
-            await cluster.create(wanted.job)
-            reach(Failpoint.AFTER_CREATE)
+            await _create(cluster, job, no_room)
         except AlreadyExists:
             existing = await cluster.get(name)
         except QuotaExceeded:
@@ -59,18 +64,28 @@ async def ensure_job(
             existing = await cluster.get(name)
             if existing is None:
                 raise
+            no_room = None
         else:
-            return Done(Outcome.CREATED, image=wanted.job["metadata"]["annotations"][labels.IMAGE])
+            return Done(Outcome.CREATED, image=job["metadata"]["annotations"][labels.IMAGE])
         decision = decide(existing, wanted, on_active_build)
         on_decision(decision)
         if existing is None:
             continue
         if decision in _REPLACING and await is_unsettled(existing):
             return _blocked(name, existing, deleting=False, verb="waits for its own event to find it")
+        if decision is Decision.REPLACE_FINISHED:
+            job = successor(job, existing)
         step = await _act(cluster, name, existing, decision)
         if step is not None:
             return step
     return Blocked("", deleting=True, bound=60.0, message=f"Job {name} comes and goes")
+
+
+async def _create(cluster: Cluster, job: Manifest, no_room: str | None) -> None:
+    if no_room is not None:
+        raise QuotaExceeded(no_room, status=HTTPStatus.FORBIDDEN)
+    await cluster.create(job)
+    reach(Failpoint.AFTER_CREATE)
 
 
 async def _act(cluster: Cluster, name: str, existing: Manifest, decision: Decision) -> Done | Blocked | None:

@@ -11,7 +11,7 @@ from builder.flow.recovery import Recovery
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
 from builder.models import FailureReason, Outcome
-from builder.stats import BrokerGauges, Gauges, Histogram, Stats
+from builder.stats import ApiAnswer, ApiCall, BrokerGauges, Gauges, Histogram, Stats
 
 
 class Overview:
@@ -88,6 +88,7 @@ class Overview:
             "active_workers": gauges.workers_busy,
             "workers": self._workers(),
             "waiting": dict(gauges.waiting),
+            "quota": self._pool.line.refusal,
             "oldest_age_seconds": round(gauges.oldest_age, 3),
             "accepted": dict(stats.accepted),
             "duplicates": dict(stats.duplicates),
@@ -101,6 +102,7 @@ class Overview:
             "journal": {"writable": self._journal.trouble is None, "trouble": self._journal.trouble},
             "creation_seconds": _summary(stats.creation),
             "api_seconds": _summary(stats.api_calls),
+            "api_calls": _calls(stats),
             "api_server": {"up": gauges.api_server_up, "reason": self._outage.reason, "outages": self._outage.count},
             "broker": self._broker(),
         }
@@ -135,6 +137,14 @@ class Overview:
             }
             for number, item in self._pool.busy.items()
         ]
+
+
+def _calls(stats: Stats) -> dict[str, dict[str, int]]:
+    """``{"create": {"ok": 5, "quota": 1}, …}``; answers that never came are left out."""
+    return {
+        call.value: {answer.value: stats.calls[call, answer] for answer in ApiAnswer if stats.calls[call, answer]}
+        for call in ApiCall
+    }
 
 
 def _summary(histogram: Histogram) -> dict[str, float | int | None]:

@@ -10,6 +10,9 @@ from builder.models import Failure, FailureReason, Outcome
 from builder.retry import Backoff
 from builder.settings import AsyncJobCreator
 
+LOOKS_PER_SECOND = 20.0
+"""How often all waiting items together look whether the builds that they wait for have ended."""
+
 _DENIED = {
     401: FailureReason.UNAUTHORIZED,
     403: FailureReason.FORBIDDEN,
@@ -37,22 +40,23 @@ class Verdicts:
         patience.retries += 1
         return Again(Wait.RETRY, delay, str(error))
 
-    def after_block(self, blocked: Blocked, patience: Patience, now: float) -> Done | Again:
-        """Another Job holds the name: look again later, until the bound of that Job has passed."""
+    def after_block(self, blocked: Blocked, patience: Patience, now: float, crowd: int) -> Done | Again:
+        """Another Job holds the name: look again later, until the bound of that Job has passed.
+
+        ``crowd`` is how many items wait: the more there are, the more rarely each of them looks.
+        """
         if not patience.wait_for(blocked.uid, now, blocked.bound):
             return failed(FailureReason.ACTIVE_BUILD, f"{blocked.message}, longer than its own deadline allows")
         wait = Wait.DELETION if blocked.deleting else Wait.ACTIVE_BUILD
-        return self._set_aside(wait, blocked.message, patience)
+        delay = self._backoff.delay(patience.waits, self.draw, floor=crowd / LOOKS_PER_SECOND)
+        patience.waits += 1
+        return Again(wait, delay, blocked.message)
 
     def _wait_for_room(self, error: QuotaExceeded, patience: Patience, now: float) -> Done | Again:
         if not patience.wait_for("quota", now, self.policy.capacity_timeout):
             return failed(FailureReason.QUOTA, str(error), error)
-        return self._set_aside(Wait.CAPACITY, str(error), patience)
-
-    def _set_aside(self, wait: Wait, message: str, patience: Patience) -> Again:
-        delay = self._backoff.delay(patience.waits, self.draw)
-        patience.waits += 1
-        return Again(wait, delay, message)
+        # At the most: it is called back when there is room.
+        return Again(Wait.CAPACITY, patience.until - now, str(error))
 
     @property
     def _backoff(self) -> Backoff:

@@ -4,23 +4,28 @@ import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from builder.flow.items import Again, Item, Wait
+from builder.models import Target
+
+_Place: TypeAlias = tuple[str, Target]
+"""A Job's name, and what is to be built there."""
 
 
 class WaitingRoom:
     """Items by the time when they are due. One timer for all; entering and leaving cost O(log n).
 
-    At most one item waits for another build to end under each Job name: the one requested last.
+    Of each target at most one item waits for another build to end under each Job name: the one requested last.
     """
 
     def __init__(self, bring_back: Callable[[Item], None]) -> None:
         self._bring_back = bring_back
         self._heap: list[tuple[float, int, Item]] = []
         self._entries = 0
-        self._here: dict[Item, Wait] = {}
-        self._for_build: dict[str, Item] = {}
-        self._name_of: dict[Item, str] = {}
+        self._here: dict[Item, tuple[Wait, int]] = {}
+        self._for_build: dict[_Place, Item] = {}
+        self._place_of: dict[Item, _Place] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # uvloop's handles do not tell
         self.waiting: Counter[Wait] = Counter(dict.fromkeys(Wait, 0))
@@ -34,32 +39,38 @@ class WaitingRoom:
     def enter(self, item: Item, again: Again, job_name: str | None) -> Item | None:
         """Set ``item`` aside for ``again.delay`` seconds.
 
-        Returns the item that must give way, if this makes two waiting for the build of one name: the one that was
+        Returns the item that must give way, if this makes two waiting for the same: the one that was
         requested earlier, be it the newcomer or the one that was here. It is not in the room (any more).
         """
         loser = None
         if again.wait is Wait.ACTIVE_BUILD and job_name is not None:
-            rival = self._for_build.get(job_name)
+            place = job_name, item.target
+            rival = self._for_build.get(place)
             if rival is not None and rival.requested_at > item.requested_at:
                 return item
             if rival is not None:
                 self._leave(rival)
                 loser = rival
-            self._for_build[job_name] = item
-            self._name_of[item] = job_name
+            self._for_build[place] = item
+            self._place_of[item] = place
         item.state = f"waiting: {again.message}"
-        self._here[item] = again.wait
-        self.waiting[again.wait] += 1
         self._entries += 1
+        self._here[item] = again.wait, self._entries
+        self.waiting[again.wait] += 1
         heapq.heappush(self._heap, (asyncio.get_running_loop().time() + again.delay, self._entries, item))
         self._set_timer()
         return loser
 
     def earliest(self) -> float | None:
         """When the next item is due, in the loop's time; None if nobody waits."""
-        while self._heap and self._heap[0][2] not in self._here:
+        while self._heap and not self._is_here(*self._heap[0][1:]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    def release(self, item: Item) -> None:
+        """Bring ``item``, which is here, back before its time."""
+        self._leave(item)
+        self._bring_back(item)
 
     def close(self) -> None:
         """Stop the timer. Who is here stays here."""
@@ -67,10 +78,15 @@ class WaitingRoom:
             self._timer.cancel()
             self._timer = None
 
+    def _is_here(self, entry: int, item: Item) -> bool:
+        """True of the entry of an item that has not left since, be it that it came again."""
+        return item in self._here and self._here[item][1] == entry
+
     def _leave(self, item: Item) -> None:
-        self.waiting[self._here.pop(item)] -= 1
-        if (name := self._name_of.pop(item, None)) is not None:
-            del self._for_build[name]
+        wait, _ = self._here.pop(item)
+        self.waiting[wait] -= 1
+        if (place := self._place_of.pop(item, None)) is not None:
+            del self._for_build[place]
 
     def _set_timer(self) -> None:
         due = self.earliest()

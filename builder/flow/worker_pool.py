@@ -12,6 +12,7 @@ from builder.errors import ClusterError, EventRejected, HandedBack, StorageError
 from builder.events.request import build_request
 from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
+from builder.flow.capacity_line import CapacityLine
 from builder.flow.ensure_job import Blocked, ensure_job
 from builder.flow.items import Again, Done, Item, Wait
 from builder.flow.outage import Outage
@@ -61,6 +62,7 @@ class WorkerPool:
         self._verdicts = Verdicts(settings.async_job_creator, draw)
         self._changed = asyncio.Event()
         self.room = WaitingRoom(queue.put_back)
+        self.line = CapacityLine(self.room.release, draw)
         self.busy: dict[int, Item | None] = dict.fromkeys(range(settings.async_job_creator.worker_count))
 
     async def work(self, number: int) -> None:
@@ -73,6 +75,11 @@ class WorkerPool:
             await self._handle(item)
             self.busy[number] = None
             self._changed.set()
+
+    def close(self) -> None:
+        """Stop the timers. Who waits goes on waiting."""
+        self.room.close()
+        self.line.close()
 
     def unfinished(self) -> list[Item]:
         """The items that have not come to their end: in work, set aside, queued."""
@@ -114,7 +121,9 @@ class WorkerPool:
         began = self._clock()
         try:
             policy = self._settings.on_active_build
-            step = await ensure_job(self._cluster, wanted, policy, self._count_conflict, self._is_unsettled)
+            step = await ensure_job(
+                self._cluster, wanted, policy, self._count_conflict, self._is_unsettled, self.line.before(item)
+            )
         except ClusterError as exc:
             if await self._outage.suspect(exc):
                 return None
@@ -124,7 +133,9 @@ class WorkerPool:
         finally:
             self._stats.api_calls.observe(self._clock() - began)
         if isinstance(step, Blocked):
-            return self._verdicts.after_block(step, item.patience, self._clock())
+            waiting = self.room.waiting
+            crowd = waiting[Wait.ACTIVE_BUILD] + waiting[Wait.DELETION]
+            return self._verdicts.after_block(step, item.patience, self._clock(), crowd)
         return step
 
     async def _is_unsettled(self, job: Manifest) -> bool:
@@ -132,7 +143,7 @@ class WorkerPool:
 
         The journal knows, and not only of what is queued: after a restart an event may still wait for a slot.
         """
-        annotations = job["metadata"].get("annotations") or {}
+        annotations = labels.annotations(job)
         source, event_id = annotations.get(labels.EVENT_SOURCE), annotations.get(labels.EVENT_ID)
         if source is None or event_id is None:
             return False
@@ -140,6 +151,8 @@ class WorkerPool:
         return any([await holder.holds(identity) for holder in self.holders])
 
     async def _finish(self, item: Item, step: Done | Again, job: Manifest | None) -> None:
+        if not (isinstance(step, Again) and step.wait is Wait.CAPACITY):
+            self.line.passed(item, found_room=isinstance(step, Done) and step.outcome is Outcome.CREATED)
         if isinstance(step, Again):
             await self._set_aside(item, step, job)
             return
@@ -160,6 +173,8 @@ class WorkerPool:
         log.info("item_waits", **_ids(item), wait=again.wait.value, seconds=round(again.delay, 3), why=again.message)
         reach(Failpoint.SET_ASIDE)
         loser = self.room.enter(item, again, None if job is None else job["metadata"]["name"])
+        if again.wait is Wait.CAPACITY:
+            self.line.join(item, again.message)
         if loser is not None:
             await self._finish(loser, Done(Outcome.SUPERSEDED), job)
 

@@ -1,5 +1,7 @@
 """The labels and annotations by which we, and others, know our Jobs."""
 
+from builder.models import Manifest
+
 NAME = "app.kubernetes.io/name"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 COMPONENT = "app.kubernetes.io/component"
@@ -16,7 +18,14 @@ REQUESTED_AT = _PREFIX + "requested-at"
 PRIORITY = _PREFIX + "priority"
 IMAGE = _PREFIX + "image"
 TRACEPARENT = _PREFIX + "traceparent"
+REPLACED = _PREFIX + "replaced"
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 CONTAINER = "kubectl.kubernetes.io/default-container"
 """Of a Pod: the container that matters."""
+
+
+def annotations(job: Manifest) -> dict[str, str]:
+    """A Job's annotations; none where somebody took them all away."""
+    found: dict[str, str] | None = job["metadata"].get("annotations")
+    return {} if found is None else found

@@ -37,7 +37,7 @@ class Replica:
                 try:
                     yield cls(parts, journal)
                 finally:
-                    parts.pool.room.close()
+                    parts.pool.close()
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)

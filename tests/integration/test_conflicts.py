@@ -233,6 +233,49 @@ async def test_a_finished_build_is_replaced(
     assert len(await site.kubelet.pods(uid(new))) == 1
 
 
+async def test_a_replaced_build_does_not_come_back(site: Site) -> None:
+    """Its replica died before it could note the end, and returns when another has built again since: of one moment, too.
+
+    The Job itself tells, for the other replica's journal is out of reach.
+    """
+    first, second, third = (event(f"e-{number}", time=NOON) for number in (1, 2, 3))
+    await site.build(first)
+    await site.finished(succeeded=True)
+    for number, another in ((2, second), (3, third)):
+        async with Replica.open(site.cluster) as replica:
+            assert (await replica.build(another))["status"] == "created", number
+        await site.started()
+        await site.finished(succeeded=True)
+    last = await site.job()
+
+    async with Replica.open(site.cluster) as returned:
+        results = [await returned.build(late) for late in (first, second, third)]
+
+    assert [result["status"] for result in results] == ["superseded", "superseded", "adopted"]
+    assert version(await site.job()) == version(last)
+
+
+@pytest.mark.parametrize("policy", ["wait", "replace"])
+async def test_two_targets_under_one_name(site: Site, policy: str) -> None:
+    """An explicit ``job_name`` may be shared by builds of one third party: one at a time, and neither for the other's.
+
+    The second was requested first; it is built all the same, and when the first comes once more, it has had its turn.
+    """
+    one = event("e-1", target=("acme", "parser1"), time=NOON + timedelta(minutes=2), data={"job_name": "nightly"})
+    other = event("e-2", target=("acme", "parser2"), time=NOON + timedelta(minutes=1), data={"job_name": "nightly"})
+    async with Replica.open(site.cluster, onActiveBuild=policy, asyncJobCreator=SOON) as replica:
+        assert (await replica.build(one))["status"] == "created"
+        await replica.offer(other)
+        await replica.waits("e-2", Wait.ACTIVE_BUILD)
+        await site.kubelet.finish("nightly", succeeded=True)
+        assert (await replica.ended("e-2"))["status"] == "created"
+        async with Replica.open(site.cluster) as returned:
+            result = await returned.build(one)
+
+    assert result["status"] == "superseded"
+    assert built(await site.job("nightly")) == "e-2"
+
+
 async def test_a_finished_build_is_replaced_in_a_full_namespace(site: Site) -> None:
     """Finished Jobs count against a quota too: the one that ours replaces must not be what keeps ours out."""
     await site.build(at(1))

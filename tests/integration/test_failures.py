@@ -64,7 +64,8 @@ async def test_three_permissions_are_all_that_is_used(namespace: Namespace, serv
 
     await service.send(build_of("parser1", "first"))
     created = await service.ended("first")
-    await service.send(build_of("parser1", "second"))
+    later = build_of("parser1", "second") | {"time": "2024-01-01T00:00:01Z"}
+    await service.send(later)
     replaced = await service.ended("second")
 
     assert (created["status"], replaced["status"]) == ("created", "created")

@@ -333,17 +333,19 @@ async def test_metrics_table() -> None:
         body, _ = Metrics(parts.stats, parts.overview.gauges).render("")
     scraped: dict[str, dict[str, list[str]]] = {}
     for family in text_string_to_metric_families(body.decode()):
-        labels: dict[str, list[str]] = {}
+        labels: dict[str, dict[str, None]] = {}
         for sample in family.samples:
             for label, value in sample.labels.items():
                 if label != "le":
-                    labels.setdefault(label, []).append(value)
-        scraped[family.name + ("_total" if family.type == "counter" else "")] = labels
+                    labels.setdefault(label, {})[value] = None
+        scraped[family.name + ("_total" if family.type == "counter" else "")] = {
+            label: list(values) for label, values in labels.items()
+        }
     ours = {name: labels for name, labels in scraped.items() if not name.startswith("process_")}
     documented = {}
     for name, labels_cell, _ in table(README, "Metric", "Labels", "Counts"):
-        label, *values = codes(labels_cell) or [""]
-        documented[codes(name)[0]] = {label: values} if label else {}
+        cells = [codes(cell) for cell in labels_cell.split(";")]
+        documented[codes(name)[0]] = {cell[0]: cell[1:] for cell in cells if cell}
     assert documented == ours
 
 

@@ -1,6 +1,7 @@
 """One try at the cluster: what is called, in which order, and what comes of it."""
 
 import math
+from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
@@ -25,7 +26,8 @@ CREATE, GET = ("create", NAME), ("get", NAME)
 
 def existing(event_id: str = "e-1", *, complete: bool = False, **metadata: Any) -> Manifest:
     """A Job of ours under the name."""
-    job = build_job(building.request(event_id=event_id), building.settings())
+    earlier = building.request(event_id=event_id, requested_at=building.NOON - timedelta(seconds=1))
+    job = build_job(earlier, building.settings())
     conditions = [{"type": "Complete", "status": "True"}] if complete else []
     return job | {"metadata": job["metadata"] | {"uid": "u-1"} | metadata, "status": {"conditions": conditions}}
 

@@ -60,10 +60,13 @@ def test_no_retries_at_all() -> None:
 
 
 def test_a_full_quota_is_waited_for() -> None:
-    """Capacity is no failure: no retry is counted, until ``capacityTimeout`` (an hour) has passed."""
+    """Capacity is no failure: no retry is counted, until ``capacityTimeout`` (an hour) has passed.
+
+    The wait is for what is left of that; the line calls it back when there is room.
+    """
     patience, full = Patience(), QuotaExceeded("exceeded quota", status=403)
-    assert VERDICTS.after_error(full, patience, 100.0) == Again(Wait.CAPACITY, 0.05, "exceeded quota")
-    assert VERDICTS.after_error(full, patience, 3699.0) == Again(Wait.CAPACITY, 0.1, "exceeded quota")
+    assert VERDICTS.after_error(full, patience, 100.0) == Again(Wait.CAPACITY, 3600.0, "exceeded quota")
+    assert VERDICTS.after_error(full, patience, 3699.0) == Again(Wait.CAPACITY, 1.0, "exceeded quota")
     assert patience.retries == 0
     assert VERDICTS.after_error(full, patience, 3700.0) == dead(
         FailureReason.QUOTA, "exceeded quota", "QuotaExceeded 403"
@@ -75,10 +78,12 @@ def test_a_running_build_is_waited_for_until_its_own_deadline() -> None:
     patience = Patience()
     first = Blocked("u-1", deleting=False, bound=60.0, message="Job x is still building")
     second = Blocked("u-2", deleting=True, bound=60.0, message="Job x is being deleted")
-    assert VERDICTS.after_block(first, patience, 0.0) == Again(Wait.ACTIVE_BUILD, 0.05, "Job x is still building")
-    assert VERDICTS.after_block(second, patience, 59.0) == Again(Wait.DELETION, 0.1, "Job x is being deleted")
-    assert VERDICTS.after_block(second, patience, 118.0) == Again(Wait.DELETION, 0.2, "Job x is being deleted")
-    assert VERDICTS.after_block(second, patience, 119.0) == dead(
+    assert VERDICTS.after_block(first, patience, 0.0, crowd=0) == Again(
+        Wait.ACTIVE_BUILD, 0.05, "Job x is still building"
+    )
+    assert VERDICTS.after_block(second, patience, 59.0, crowd=0) == Again(Wait.DELETION, 0.1, "Job x is being deleted")
+    assert VERDICTS.after_block(second, patience, 118.0, crowd=0) == Again(Wait.DELETION, 0.2, "Job x is being deleted")
+    assert VERDICTS.after_block(second, patience, 119.0, crowd=0) == dead(
         FailureReason.ACTIVE_BUILD, "Job x is being deleted, longer than its own deadline allows"
     )
 
@@ -88,10 +93,23 @@ def test_a_suspended_build_is_waited_for_as_long_as_its_queue_likes() -> None:
     patience = Patience()
     suspended = Blocked("u-1 suspended", deleting=False, bound=math.inf, message="Job x is suspended")
     building = Blocked("u-1", deleting=False, bound=60.0, message="Job x is still building")
-    assert VERDICTS.after_block(suspended, patience, 0.0) == Again(Wait.ACTIVE_BUILD, 0.05, "Job x is suspended")
+    assert VERDICTS.after_block(suspended, patience, 0.0, crowd=0) == Again(
+        Wait.ACTIVE_BUILD, 0.05, "Job x is suspended"
+    )
     patience = Patience.restored(patience.saved(1e6), 5.0)
-    assert VERDICTS.after_block(suspended, patience, 1e9) == Again(Wait.ACTIVE_BUILD, 0.1, "Job x is suspended")
-    assert VERDICTS.after_block(building, patience, 1e9) == Again(Wait.ACTIVE_BUILD, 0.2, "Job x is still building")
-    assert VERDICTS.after_block(building, patience, 1e9 + 60) == dead(
+    assert VERDICTS.after_block(suspended, patience, 1e9, crowd=0) == Again(
+        Wait.ACTIVE_BUILD, 0.1, "Job x is suspended"
+    )
+    assert VERDICTS.after_block(building, patience, 1e9, crowd=0) == Again(
+        Wait.ACTIVE_BUILD, 0.2, "Job x is still building"
+    )
+    assert VERDICTS.after_block(building, patience, 1e9 + 60, crowd=0) == dead(
         FailureReason.ACTIVE_BUILD, "Job x is still building, longer than its own deadline allows"
     )
+
+
+def test_a_crowd_looks_rarely() -> None:
+    """5,000 items that wait for builds ask twenty times a second all together, not each of them by itself."""
+    active = Blocked("u-1", deleting=False, bound=3600.0, message="Job x is still building")
+    step = VERDICTS.after_block(active, Patience(), 0.0, crowd=5000)
+    assert step == Again(Wait.ACTIVE_BUILD, 250.05, "Job x is still building")

@@ -92,3 +92,16 @@ def test_on_the_loop_of_the_service() -> None:
             return [await back.get() for _ in range(3)]
 
     assert [one.event.id for one in uvloop.run(main())] == ["now", "soon", "late"]
+
+
+async def test_who_was_called_and_comes_again_waits_anew() -> None:
+    """What is left of the first wait does not end the second."""
+    back: list[str] = []
+    room = WaitingRoom(lambda one: back.append(one.event.id))
+    one = item("one")
+    room.enter(one, again(5, Wait.CAPACITY), None)
+    room.release(one)
+    room.enter(one, again(60, Wait.CAPACITY), None)
+    await asyncio.sleep(30)
+    assert (back, list(room), room.waiting[Wait.CAPACITY]) == (["one"], [one], 1)
+    room.close()

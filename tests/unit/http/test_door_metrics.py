@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from builder.models import Decision, FailureReason, Flow, RejectReason
-from builder.stats import BUCKETS, MessageEnd, RefusedBecause
+from builder.stats import BUCKETS, ApiAnswer, ApiCall, MessageEnd, RefusedBecause
 from tests.unit.http.door import Door, batch, binary, example, numbered, structured
 
 B = "knative_lambda_builder_"
@@ -14,6 +14,7 @@ LABELLED: dict[str, list[str]] = {
     "kaniko_job_creation_success_total": ["created", "adopted"],
     "kaniko_job_creation_failure_total": list(FailureReason),
     "kaniko_job_conflicts_total": list(Decision),
+    f"{B}api_calls_total": [f"{answer},{call}" for answer in ApiAnswer for call in ApiCall],
     f"{B}events_accepted_total": list(Flow),
     f"{B}events_duplicate_total": list(Flow),
     f"{B}events_rejected_total": list(RejectReason),

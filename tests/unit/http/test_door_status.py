@@ -78,6 +78,7 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "active_workers": 0,
         "workers": [{"worker": number, "correlation_id": None, "age_seconds": None} for number in range(5)],
         "waiting": {"retry": 0, "active_build": 0, "deletion": 0, "capacity": 0},
+        "quota": None,
         "oldest_age_seconds": 0.0,
         "accepted": {"queue": 0, "direct": 0},
         "duplicates": {"queue": 0, "direct": 0},
@@ -91,6 +92,7 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "journal": {"writable": True, "trouble": None},
         "creation_seconds": nothing,
         "api_seconds": nothing,
+        "api_calls": {"create": {}, "get": {}, "delete": {}, "probe": {}},
         "api_server": {"up": True, "reason": None, "outages": 0},
         "broker": None,
     }

@@ -8,6 +8,7 @@ import pytest
 from builder.jobs.conflict import Wanted, decide
 from builder.jobs.fingerprint import fingerprint
 from builder.jobs.manifest import build_job
+from builder.jobs.succession import REMEMBERED, came_after, successor
 from builder.models import BuildRequest, Decision, Manifest, Source, SourceKind, Target
 from tests import building
 
@@ -20,6 +21,7 @@ DELETING = {"deletionTimestamp": "2024-01-01T12:00:00Z"}
 PINNED = Source(SourceKind.GIT, "https://git.example.com/acme/parser1.git", ref="a" * 40)
 V1 = fingerprint(building.request(event_id="e-2", source=PINNED))
 V2, BARE = V1.replace("v1:", "v2:"), V1.removeprefix("v1:")
+OTHER = Target("acme", "parser2")
 EARLIER, LATER = building.NOON - timedelta(seconds=1), building.NOON + timedelta(microseconds=1)
 
 
@@ -72,6 +74,11 @@ ROWS: list[tuple[str, Manifest | None, Wanted, Mode, Decision]] = [
     ("active, no status yet", job_of(building.request(), {}), wanted(), "wait", Decision.WAIT_FOR_BUILD),
     ("ending: its Pod may still push", job_of(building.request(), ENDING), wanted(), "wait", Decision.WAIT_FOR_BUILD),
     ("active, newest wins", job_of(building.request(requested_at=EARLIER), ACTIVE), wanted(), "replace", Decision.REPLACE_ACTIVE),
+    ("active, newest wins, but it is of the same moment", job_of(building.request(), ACTIVE), wanted(), "replace", Decision.WAIT_FOR_BUILD),
+    ("it came after this event's own Job", successor(job_of(building.request(), COMPLETE), job_of(building.request(event_id="e-2"), COMPLETE)), wanted(), "wait", Decision.SUPERSEDED),
+    ("the same name for another target, requested later", job_of(building.request(target=OTHER, job_name="x", requested_at=LATER), COMPLETE), wanted(job_name="x"), "wait", Decision.REPLACE_FINISHED),
+    ("the same name for another target, active", job_of(building.request(target=OTHER, job_name="x", requested_at=EARLIER), ACTIVE), wanted(job_name="x"), "replace", Decision.WAIT_FOR_BUILD),
+    ("the same name for another target, after this event's own Job", successor(job_of(building.request(target=OTHER, job_name="x"), ACTIVE), job_of(building.request(event_id="e-2", job_name="x"), COMPLETE)), wanted(job_name="x"), "wait", Decision.SUPERSEDED),
     ("being deleted", job_of(building.request(), COMPLETE, **DELETING), wanted(), "replace", Decision.WAIT_FOR_DELETION),
     ("the same commit, being deleted", job_of(building.request(source=PINNED), ACTIVE, **DELETING), wanted(source=PINNED), "wait", Decision.WAIT_FOR_DELETION),
     *(
@@ -85,6 +92,8 @@ ROWS: list[tuple[str, Manifest | None, Wanted, Mode, Decision]] = [
     ("not ours: no label", job_of(building.request(), COMPLETE, labels={}), wanted(), "replace", Decision.NAME_TAKEN),
     ("not ours: no metadata at all", {"metadata": {"name": "kaniko-job-acme-parser1", "uid": "u"}}, wanted(), "replace", Decision.NAME_TAKEN),
     ("another third party's", job_of(building.request(target=Target("rival", "p"), job_name="x"), COMPLETE), wanted(job_name="x"), "replace", Decision.NAME_TAKEN),
+    ("made by a clock that was a day ahead", job_of(building.request(requested_at=LATER + timedelta(days=1)), COMPLETE, creationTimestamp="2024-01-01T11:58:00Z"), wanted(), "wait", Decision.REPLACE_FINISHED),
+    ("made by a clock that was seconds ahead", job_of(building.request(requested_at=LATER), COMPLETE, creationTimestamp="2024-01-01T11:59:58Z"), wanted(), "wait", Decision.SUPERSEDED),
     ("its requested-at was broken by hand", job_of(building.request(), COMPLETE, annotations={"build.notifi.network/third-party-id": "acme", "build.notifi.network/requested-at": "soon"}), wanted(), "wait", Decision.REPLACE_FINISHED),
 ]  # fmt: skip
 
@@ -95,3 +104,15 @@ ROWS: list[tuple[str, Manifest | None, Wanted, Mode, Decision]] = [
 def test_what_exists_under_the_name(existing: Manifest | None, wanted: Wanted, mode: Mode, expected: Decision) -> None:
     """What to do about it."""
     assert decide(existing, wanted, mode) is expected
+
+
+def test_those_who_had_their_job_are_remembered() -> None:
+    """Each replacement passes on what the one before it knew, of a bounded number; and changes nothing else."""
+    jobs = [build_job(building.request(event_id=f"e-{number}"), building.settings()) for number in range(100)]
+    last = jobs[0]
+    for job in jobs[1:]:
+        last = successor(job, last)
+
+    assert [came_after(last, job) for job in jobs] == [False] * 49 + [True] * REMEMBERED + [False]
+    annotations = {key: value for key, value in last["metadata"]["annotations"].items() if "replaced" not in key}
+    assert last | {"metadata": last["metadata"] | {"annotations": annotations}} == jobs[99]
