@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import sys
+import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
@@ -21,25 +23,31 @@ def configure(settings: Logging, stream: TextIO | None = None, *, for_good: bool
     out = cast("TextIO", _Stderr()) if stream is None else stream
     level = getattr(logging, settings.level.upper())
     if settings.format == "console" or (settings.format == "auto" and out.isatty()):
-        _configure(level, out, structlog.WriteLoggerFactory(out), _for_people(colors=out.isatty()), for_good=for_good)
+        processors = _for_people(colors=out.isatty())
+        structlog.configure(
+            processors=processors,
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+            logger_factory=structlog.WriteLoggerFactory(out),
+            cache_logger_on_first_use=for_good,
+        )
+        _configure_library(level, out, processors)
     else:
         lines = _Lines(out)
-        processors: list[Processor] = [structlog.processors.format_exc_info, _stamp]
-        _configure(level, out, lambda *_: lines, processors, for_good=for_good)
+        structlog.configure(
+            processors=[],
+            wrapper_class=_json_logger(level),
+            logger_factory=lambda *_: lines,
+            cache_logger_on_first_use=for_good,
+        )
+        _configure_library(level, out, [structlog.processors.format_exc_info, _as_line])
 
 
-def _configure(level: int, out: TextIO, factory: Any, processors: list[Processor], *, for_good: bool) -> None:
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=factory,
-        cache_logger_on_first_use=for_good,
-    )
+def _configure_library(level: int, out: TextIO, processors: list[Processor]) -> None:
+    """The standard library's records, aiohttp's and asyncio's, from warnings on."""
     handler = logging.StreamHandler(out)
-    rendered = processors if processors[-1] is not _stamp else [*processors, lambda _, __, fields: _render(fields)]
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered]
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *processors]
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
@@ -53,13 +61,46 @@ def _for_people(*, colors: bool) -> list[Processor]:
     ]
 
 
-def _stamp(_logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
-    """What comes first in a line comes first in the dict: when, how grave, what."""
-    return {"time": datetime.now(UTC), "level": level, "event": fields.pop("event"), **fields}
+def _line(level: str, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """When, how grave, what; and then the rest."""
+    return {"time": datetime.now(UTC), "level": level, "event": event, **fields}
 
 
-def _render(fields: EventDict) -> str:
-    return to_json(fields, fallback=repr).decode()
+def _render(line: dict[str, Any]) -> str:
+    return to_json(line, fallback=repr).decode()
+
+
+def _as_line(_logger: WrappedLogger, level: str, fields: EventDict) -> str:
+    return _render(_line(level, fields.pop("event"), fields))
+
+
+class _JsonLogger(structlog.BoundLoggerBase):
+    """Lines without a chain of processors: one is written for each step of each event."""
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._logger.soon(_line("debug", event, self._context | fields))
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._logger.soon(_line("info", event, self._context | fields))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._logger.soon(_line("warning", event, self._context | fields))
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._logger.now(_line("error", event, self._context | fields))
+
+    def exception(self, event: str, **fields: Any) -> None:
+        self.error(event, **fields, exception=traceback.format_exc().rstrip())
+
+
+def _json_logger(level: int) -> type[_JsonLogger]:
+    """The class that says nothing below ``level``."""
+    silent = [name for name in ("debug", "info", "warning", "error") if getattr(logging, name.upper()) < level]
+    return type("JsonLogger", (_JsonLogger,), dict.fromkeys(silent, _say_nothing))
+
+
+def _say_nothing(_logger: _JsonLogger, _event: str, **_fields: Any) -> None:
+    pass
 
 
 class _Stderr:
@@ -76,31 +117,25 @@ class _Stderr:
 
 
 class _Lines:
-    """Writes the lines of one turn of the event loop at once: a system call for each line costs more than the line.
-
-    From ``error`` on a line is written before anything else happens.
-    """
+    """Writes the lines of one turn of the event loop at once: a system call for each line costs more than the line."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._waiting: list[EventDict] = []
+        self._waiting: list[dict[str, Any]] = []
 
-    def info(self, **fields: Any) -> None:
-        """Write soon."""
-        self._waiting.append(fields)
+    def soon(self, line: dict[str, Any]) -> None:
+        """Write at the end of this turn."""
+        self._waiting.append(line)
         if len(self._waiting) == 1:
             try:
                 asyncio.get_running_loop().call_soon(self.flush)
             except RuntimeError:  # no loop runs: nothing to wait for
                 self.flush()
 
-    def error(self, **fields: Any) -> None:
-        """Write now."""
-        self._waiting.append(fields)
+    def now(self, line: dict[str, Any]) -> None:
+        """Write before anything else happens."""
+        self._waiting.append(line)
         self.flush()
-
-    debug = warning = info
-    critical = error
 
     def flush(self) -> None:
         """Write what waits."""

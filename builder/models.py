@@ -17,7 +17,7 @@ Manifest: TypeAlias = dict[str, Any]
 class Event(NamedTuple):
     """A CloudEvent 1.0 whose attributes are checked and whose data is still bytes.
 
-    ``time`` is aware (RFC 3339 demands an offset) or None. ``data`` is JSON text in UTF-8.
+    ``time`` is in UTC, or None. ``data`` is JSON text in UTF-8.
     """
 
     id: str

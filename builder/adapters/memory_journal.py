@@ -23,7 +23,7 @@ class MemoryJournal:
         self._idempotency = idempotency
         self._bounds = dead_letters
         self._clock = clock
-        self._running: dict[bytes, asyncio.Future[Result]] = {}
+        self._running: dict[bytes, asyncio.Future[Result] | None] = {}  # a future where somebody waits
         self._seen: OrderedDict[bytes, float] = OrderedDict()
         self._letters: OrderedDict[int, DeadLetter] = OrderedDict()
         self._next_letter = 1
@@ -31,8 +31,13 @@ class MemoryJournal:
 
     async def seen(self, identity: bytes) -> bool:
         """See ``Journal``."""
+        return self._knows(identity)
+
+    def _knows(self, identity: bytes) -> bool:
+        if identity in self._running:
+            return True
         until = self._seen.get(identity)
-        return identity in self._running or (until is not None and until > self._clock())
+        return until is not None and until > self._clock()
 
     async def holds(self, identity: bytes) -> bool:
         """See ``Journal``."""
@@ -40,17 +45,26 @@ class MemoryJournal:
 
     async def admit(self, entry: Entry) -> Receipt | None:
         """See ``Journal``."""
-        return None if await self.seen(entry.event.identity) else self._hold(entry.event)
+        identity = entry.event.identity
+        return None if self._knows(identity) else self._hold(identity, entry.event)
 
     def outcome(self, identity: bytes) -> asyncio.Future[Result] | None:
         """See ``Journal``."""
-        return self._running.get(identity)
+        if identity not in self._running:
+            return None
+        end = self._running[identity]
+        if end is None:
+            end = self._running[identity] = asyncio.get_running_loop().create_future()
+        return end
 
     def remember(self, event: Event, _result: Result) -> None:
         """See ``Journal``."""
+        self._remember(event.identity)
+
+    def _remember(self, identity: bytes) -> None:
         now = self._clock()
-        self._seen[event.identity] = now + self._idempotency.ttl
-        self._seen.move_to_end(event.identity)
+        self._seen.pop(identity, None)
+        self._seen[identity] = now + self._idempotency.ttl
         self._forget_old(now)
 
     async def unfinished(self, _after: Unfinished | None = None) -> AsyncIterator[Unfinished]:
@@ -102,21 +116,22 @@ class MemoryJournal:
         if letter is None or letter.replayed_at is not None:
             return None
         self._letters[letter_id] = dataclasses.replace(letter, replayed_at=entry.accepted_at)
-        return None if entry.event.identity in self._running else self._hold(entry.event)
+        identity = entry.event.identity
+        return None if identity in self._running else self._hold(identity, entry.event)
 
     async def keep_house(self) -> None:
         """Nothing needs it here: what is over makes room when something new comes."""
         await asyncio.get_running_loop().create_future()
 
-    async def end(self, event: Event, result: Result) -> None:
+    async def end(self, identity: bytes, event: Event, result: Result) -> None:
         """See ``Receipt.settle``."""
         if result.failure is not None:
             await self._park_failure(event, DeadLetter.of_failure(event, result, result.failure))
         if result.outcome is not Outcome.FAILED:
-            self.remember(event, result)
-        running = self._running.pop(event.identity)
-        if not running.done():
-            running.set_result(result)
+            self._remember(identity)
+        end = self._running.pop(identity)
+        if end is not None and not end.done():
+            end.set_result(result)
 
     async def _park_failure(self, event: Event, letter: DeadLetter) -> None:
         """One event has one letter, however often its sender tries."""
@@ -130,9 +145,9 @@ class MemoryJournal:
                 return
         await self.park(letter)
 
-    def _hold(self, event: Event) -> Receipt:
-        self._running[event.identity] = asyncio.get_running_loop().create_future()
-        return _Receipt(self, event)
+    def _hold(self, identity: bytes, event: Event) -> Receipt:
+        self._running[identity] = None
+        return _Receipt(self, identity, event)
 
     def _forget_old(self, now: float) -> None:
         while len(self._seen) > self._idempotency.max_entries or next(iter(self._seen.values())) <= now:
@@ -142,17 +157,18 @@ class MemoryJournal:
 class _Receipt:
     """Keeps the event for its dead letter, should it come to that."""
 
-    __slots__ = ("_event", "_journal")
+    __slots__ = ("_event", "_identity", "_journal")
 
-    def __init__(self, journal: MemoryJournal, event: Event) -> None:
+    def __init__(self, journal: MemoryJournal, identity: bytes, event: Event) -> None:
         self._journal = journal
+        self._identity = identity
         self._event = event
 
     def note(self, progress: str) -> None:
         """Nothing outlives the process, so nothing is noted for later."""
 
     async def settle(self, result: Result) -> None:
-        await self._journal.end(self._event, result)
+        await self._journal.end(self._identity, self._event, result)
 
 
 def _size(letter: DeadLetter) -> int:

@@ -36,7 +36,7 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         uvloop.run(_serve(settings))
     except ExceptionGroup:  # a root task died: a bug, shown whole
-        _log.critical("died", exc_info=True)
+        _log.exception("died")
         return 1
     return 0
 

@@ -60,16 +60,9 @@ def read_event(attributes: Mapping[str, str], data: bytes, found: Found) -> Even
             _check_text(name, value, found)
     if found:
         return None
-    return Event(
-        id=attributes["id"],
-        # The same few strings on every event: one copy each for a long queue.
-        source=sys.intern(attributes["source"]),
-        type=sys.intern(attributes["type"]),
-        subject=subject,
-        time=time,
-        extensions=extensions,
-        data=data,
-    )
+    # The same few sources and types on every event: one copy each for a long queue.
+    source, event_type = sys.intern(attributes["source"]), sys.intern(attributes["type"])
+    return Event(attributes["id"], source, event_type, subject, time, extensions, data)
 
 
 @lru_cache(maxsize=1024)
@@ -79,6 +72,9 @@ def _is_uri_reference(text: str) -> bool:
 
 
 def _check_required(attributes: Mapping[str, str], found: Found) -> None:
+    get = attributes.get
+    if get("specversion") == "1.0" and get("id") and get("source") and get("type"):
+        return
     for name in REQUIRED:
         if not attributes.get(name):
             problem = "must not be empty" if name in attributes else "is missing; every CloudEvent has one"
@@ -126,7 +122,8 @@ def parse_time(text: str) -> datetime:
     if len(text) <= MAX_VALUE and _TIME.fullmatch(text):
         try:
             if text[17:19] != "60":
-                return datetime.fromisoformat(text.upper()).astimezone(UTC)
+                moment = datetime.fromisoformat(text.upper())
+                return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
             return datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper()).astimezone(UTC) + timedelta(seconds=1)
         except (ValueError, OverflowError):
             pass  # 31 February, or a moment outside the years 1 to 9999

@@ -27,8 +27,8 @@ def decode_header(value: str) -> str:
 
 
 def is_plain(value: str) -> bool:
-    """True for a header that is its attribute's text already."""
-    return "%" not in value and value[:1] != '"' and value.isascii()
+    """True for a header, or several of them joined, that is its attribute's text already."""
+    return "%" not in value and '"' not in value and value.isascii()
 
 
 def encodable(text: str) -> str:

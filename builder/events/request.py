@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from builder.build_settings import Build
@@ -26,7 +25,6 @@ DEFAULT_PRIORITY = 5
 MAX_VARIABLES = 64
 MAX_VALUE_BYTES = 32 * 2**10
 MAX_ENVIRONMENT_BYTES = 64 * 2**10
-MAX_CACHED_URL = 512
 
 RESERVED_VARIABLES = frozenset({"RUNTIME", "BASE_IMAGE"})
 """Build arguments that the service sets itself."""
@@ -36,13 +34,13 @@ ENGINE_VARIABLES = "BUILDKIT_"
 _AT = "data.parameters."
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _NOTHING = Parameters()
-_parse_source = lru_cache(maxsize=1024)(parse_source)
+_BUILD_TYPES = {build_type.value: build_type for build_type in BuildType}
 
 
 def build_request(event: Event, accepted_at: datetime, build: Build, intake: Intake) -> BuildRequest:
     """The build that a job start event asks for.
 
-    ``accepted_at`` is aware. An event's own time counts only if it is not later: a clock that runs ahead must not
+    ``accepted_at`` is in UTC. An event's own time counts only if it is not later: a clock that runs ahead must not
     make one event supersede all that follow.
 
     Raises:
@@ -64,7 +62,7 @@ def build_request(event: Event, accepted_at: datetime, build: Build, intake: Int
     return BuildRequest(
         event_id=event.id,
         event_source=event.source,
-        requested_at=(accepted_at if event.time is None else min(event.time, accepted_at)).astimezone(UTC),
+        requested_at=accepted_at if event.time is None or event.time > accepted_at else event.time,
         target=target,
         correlation_id=_correlation_id(data, event),
         job_name=data.job_name,
@@ -139,7 +137,7 @@ def _runtime(wanted: str | RuntimeWord | None, build: Build, found: Found) -> st
 def _build_type(parameters: Parameters, found: Found) -> BuildType:
     if parameters.build_type is None:
         return BuildType.CONTAINER if parameters.runtime is None else BuildType.FUNCTION
-    build_type = BuildType(parameters.build_type)
+    build_type = _BUILD_TYPES[parameters.build_type]
     if build_type is BuildType.FUNCTION and parameters.runtime is None:
         found.setdefault(f"{_AT}runtime", 'is missing; build_type "function" needs one')
     return build_type
@@ -178,15 +176,7 @@ def _source(parameters: Parameters, target: Target | None, build: Build, intake:
     if url is None:
         return None
     try:
-        # Targets are built again and again, and each event is read twice. What is cached must stay small.
-        parse = _parse_source if len(url) <= MAX_CACHED_URL else parse_source
-        source = parse(
-            url,
-            two_level_hosts=build.two_level_hosts,
-            allowed_hosts=intake.allowed_source_hosts,
-            ref=ref,
-            sub_path=sub_path,
-        )
+        source = parse_source(url, build.two_level_hosts, intake.allowed_source_hosts, ref, sub_path)
     except ValueError as exc:
         found.setdefault(f"{_AT}source_url", str(exc))
         return None
@@ -220,10 +210,10 @@ def _environment(wanted: Mapping[str, Any] | None, found: Found) -> Mapping[str,
     size = 0
     for name, value in wanted.items():
         problem = _variable_problem(name, value)
-        if problem is not None:
-            found.setdefault(f"{at}.{key(name)}", problem)
-        else:
+        if problem is None:
             size += len(name) + len(value.encode())
+        else:
+            found.setdefault(f"{at}.{key(name)}", problem)
     if size > MAX_ENVIRONMENT_BYTES:
         found.setdefault(at, f"must not be more than {MAX_ENVIRONMENT_BYTES} bytes of names and values in all")
     return wanted

@@ -43,7 +43,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
 
 def parse_source(
     url: str,
-    *,
     two_level_hosts: Collection[str],
     allowed_hosts: Collection[str] = (),
     ref: str | None = None,

@@ -40,14 +40,20 @@ class BuildQueue:
         """True if there is no slot for one more."""
         return len(self._order) + self._reserved >= self.capacity
 
+    def try_reserve(self) -> bool:
+        """Hold a slot for one ``put`` if one is free and nobody waits for it."""
+        if self._for_slot or len(self._order) + self._reserved >= self.capacity:
+            return False
+        self._reserved += 1
+        return True
+
     async def reserve(self, patience: float | None) -> None:
         """Hold a slot for one ``put``, waiting at most ``patience`` seconds, or for ever. First come, first served.
 
         Raises:
             QueueFull: no slot became free in that time.
         """
-        if not self.full and not self._for_slot:
-            self._reserved += 1
+        if self.try_reserve():
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._for_slot.append(waiter)

@@ -74,6 +74,7 @@ class Intake:
         self._stats = stats
         self._clock = clock
         self._now = now
+        self._log = log.bind()
         self.closed = False
 
     def close(self) -> None:
@@ -83,7 +84,8 @@ class Intake:
     async def offer(self, item: Event | Rejected) -> Ticket:
         """Take one event in, and see it to its end where its sender keeps it. Raises what the two steps raise."""
         ticket = await self.take(item)
-        await self.settled(ticket)
+        if ticket.end is not None:
+            await self.settled(ticket)
         return ticket
 
     async def take(self, item: Event | Rejected, *, patient: bool = True, custodian: Custodian | None = None) -> Ticket:
@@ -200,7 +202,7 @@ class Intake:
         self._queue.put(item)
         reach(Failpoint.ENQUEUED)
         self._stats.accepted[item.flow] += 1
-        log.info(
+        self._log.info(
             "event_accepted",
             event_id=event.id,
             event_source=event.source,

@@ -363,7 +363,7 @@ def test_log_table() -> None:
 def _log_lines(node: ast.AST) -> Iterator[tuple[str, str]]:
     match node:
         case ast.Call(
-            func=ast.Attribute(value=ast.Name(id="log" | "_log"), attr=level),
+            func=ast.Attribute(value=ast.Name(id="log" | "_log") | ast.Attribute(attr="_log"), attr=level),
             args=[ast.Constant(value=str(event)), *_],
         ):
             yield event, "error" if level == "exception" else level

@@ -52,7 +52,10 @@ class Receiver:
             return await self._unread(request, content_type, exc)
         reach(Failpoint.BODY_READ)
         mode, items = parse_http(content_type, request.headers.items(), body)
-        return await (self._batch(request, items) if mode is Mode.BATCH else self._one(request, items[0]))
+        if mode is Mode.BATCH:
+            return await self._batch(request, items)
+        ticket = await self._intake.offer(items[0])
+        return self._accepted(request, QUEUED, ticket.correlation_id)
 
     async def greet(self, request: web.BaseRequest) -> web.Response:
         """OPTIONS: the handshake by which a sender asks whether it may deliver here, and how fast."""
@@ -70,10 +73,7 @@ class Receiver:
         _, items = parse_http(content_type, request.headers.items(), b"")
         attributes = items[0].attributes() if isinstance(items[0], Event) else items[0].attributes
         kept = Rejected(attributes, encodable(content_type or ""), b"", error.problems, error.status)
-        return await self._one(request, kept)
-
-    async def _one(self, request: web.BaseRequest, item: Event | Rejected) -> web.StreamResponse:
-        ticket = await self._intake.offer(item)
+        ticket = await self._intake.offer(kept)
         return self._accepted(request, QUEUED, ticket.correlation_id)
 
     def _accepted(self, request: web.BaseRequest, body: bytes, correlation_id: str | None = None) -> web.StreamResponse:
