@@ -4,10 +4,37 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protoc
 """
 
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
+
+from builder.events.problems import Found, key
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ESCAPED = re.compile(r"\\(.)")
+
+
+def read_attributes(sent: Sequence[tuple[str, str]], found: Found) -> dict[str, str]:
+    """The attributes that stand in headers, whose names come without ``ce-``."""
+    attributes = dict(sent)
+    # Nearly always each stands there once and means what it says, and nothing needs a closer look.
+    if len(attributes) < len(sent) or "datacontenttype" in attributes or not is_plain("".join(attributes.values())):
+        attributes = {}
+        for name, value in sent:
+            _read_header(name, value, attributes, found)
+    return attributes
+
+
+def _read_header(name: str, value: str, attributes: dict[str, str], found: Found) -> None:
+    if name == "datacontenttype":
+        return  # in binary mode Content-Type says it (HTTP binding, section 3.1.1)
+    if name in attributes:
+        found.setdefault(key(name), f"must not be sent twice: header ce-{key(name)}")
+        return
+    try:
+        attributes[name] = decode_header(value)
+    except UnicodeError:
+        found.setdefault(key(name), f"must be UTF-8: header ce-{key(name)}")
+        attributes[name] = encodable(value)
 
 
 def decode_header(value: str) -> str:

@@ -16,7 +16,7 @@ Content-Type alone decides, for a stray ``ce-`` header may stand on any request 
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeAlias
 
 from builder.errors import EventRejected, Problem
 from builder.events.attributes import CORE, MAX_ATTRIBUTES, MAX_VALUE, is_name, is_traceparent, read_event
-from builder.events.headers import decode_header, encodable, is_plain
+from builder.events.headers import encodable, read_attributes
 from builder.events.json_text import parse_json
 from builder.events.problems import Found, key, problems_from, quoted
 from builder.models import Event
@@ -146,7 +146,7 @@ def _read_binary(content_type: str, complaint: str | None, headers: Iterable[tup
             sent.append((name[3:], value))
         elif name == "traceparent":
             trace = value
-    attributes = _read_headers(sent, found)
+    attributes = read_attributes(sent, found)
     return finish_binary(content_type, complaint, attributes, found, body, trace)
 
 
@@ -172,30 +172,6 @@ def finish_binary(
     if complaint is not None:
         return _rejected(attributes, content_type, body, found, 415)
     return _rejected(attributes, content_type, body, found, data=body if attributes else None)
-
-
-def _read_headers(sent: Sequence[tuple[str, str]], found: Found) -> dict[str, str]:
-    """The attributes that stand in headers, whose names come without ``ce-``."""
-    attributes = dict(sent)
-    # Nearly always each stands there once and means what it says, and nothing needs a closer look.
-    if len(attributes) < len(sent) or "datacontenttype" in attributes or not is_plain("".join(attributes.values())):
-        attributes = {}
-        for name, value in sent:
-            _read_header(name, value, attributes, found)
-    return attributes
-
-
-def _read_header(name: str, value: str, attributes: dict[str, str], found: Found) -> None:
-    if name == "datacontenttype":
-        return  # in binary mode Content-Type says it (HTTP binding, section 3.1.1)
-    if name in attributes:
-        found.setdefault(key(name), f"must not be sent twice: header ce-{key(name)}")
-        return
-    try:
-        attributes[name] = decode_header(value)
-    except UnicodeError:
-        found.setdefault(key(name), f"must be UTF-8: header ce-{key(name)}")
-        attributes[name] = encodable(value)
 
 
 # --- structured and batch ---------------------------------------------------------------------------------------------
