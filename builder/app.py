@@ -25,7 +25,8 @@ from builder.flow.dead_letters import DeadLetterOffice
 from builder.flow.intake import Intake
 from builder.flow.outage import Outage
 from builder.flow.overview import Overview
-from builder.flow.ports import Cluster, DeadLetterBox, Journal
+from builder.flow.permissions import Permissions
+from builder.flow.ports import Cluster, DeadLetterBox, Journal, Rights
 from builder.flow.recovery import Recovery
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
@@ -51,6 +52,10 @@ class Custody(Journal, DeadLetterBox, Protocol):
         """Remove what is over, and look whether trouble is over. Runs for the life of the service."""
 
 
+class Builds(Cluster, Rights, Protocol):
+    """The cluster in which builds run tells what we may do there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of one service, wired but not yet running."""
@@ -60,6 +65,7 @@ class Parts:
     intake: Intake
     pool: WorkerPool
     outage: Outage
+    permissions: Permissions
     recovery: Recovery
     office: DeadLetterOffice
     overview: Overview
@@ -75,8 +81,11 @@ class Parts:
         return listening(self.settings.server, routes, self.stats, intake.max_body_size)
 
 
-def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
-    """Wire the use cases to a cluster. Needs a running event loop, whose time is the monotonic clock of all parts."""
+def assemble(settings: Settings, cluster: Cluster, journal: Custody, rights: Rights | None = None) -> Parts:
+    """Wire the use cases to a cluster. Needs a running event loop, whose time is the monotonic clock of all parts.
+
+    Without ``rights`` nobody is asked whether we may do what we do.
+    """
     clock = asyncio.get_running_loop().time
     now = never_back(_now)
     policy = settings.async_job_creator
@@ -85,6 +94,7 @@ def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
     results = Results(settings.results.ttl, settings.results.max_entries, clock)
     counted = CountedCluster(cluster, stats)
     outage = Outage(counted)
+    permissions = Permissions(rights)
     pool = WorkerPool(settings, counted, journal, queue, outage, results, stats, clock, now)
     intake = Intake(
         settings, journal, queue, results, stats, clock, now, crowded=lambda: len(pool.room) >= policy.max_waiting
@@ -94,8 +104,8 @@ def assemble(settings: Settings, cluster: Cluster, journal: Custody) -> Parts:
     consumer = _consumer(settings, intake, journal, stats)
     if consumer is not None:
         pool.holders.append(consumer)
-    overview = Overview(stats, queue, pool, outage, results, intake, journal, recovery, clock, consumer)
-    return Parts(settings, journal, intake, pool, outage, recovery, office, overview, stats, consumer)
+    overview = Overview(stats, queue, pool, outage, permissions, results, intake, journal, recovery, clock, consumer)
+    return Parts(settings, journal, intake, pool, outage, permissions, recovery, office, overview, stats, consumer)
 
 
 def _consumer(settings: Settings, intake: Intake, journal: Journal, stats: Stats) -> "Consumer | None":
@@ -122,7 +132,7 @@ async def open_journal(settings: Settings, environ: Mapping[str, str]) -> AsyncI
 
 
 @asynccontextmanager
-async def open_cluster(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Cluster]:
+async def open_cluster(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Builds]:
     """The cluster that the settings name."""
     if settings.cluster == "memory":
         memory = MemoryCluster(settings.memory, on_change=_log_phase)
@@ -149,8 +159,9 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: asyncio.Ev
         # Closed in reverse: the journal outlives whatever may still settle something.
         cluster = await stack.enter_async_context(open_cluster(settings, environ))
         journal = await stack.enter_async_context(open_journal(settings, environ))
-        parts = assemble(settings, cluster, journal)
+        parts = assemble(settings, cluster, journal, rights=cluster)
         await _first_contact(parts.outage)
+        await parts.permissions.look()
         async with parts.listening() as url:
             log.info("listening", url=url, cluster=settings.cluster, workers=len(parts.pool.busy))
             _tune_garbage_collector()
@@ -161,6 +172,7 @@ async def _run(parts: Parts, stop: asyncio.Event) -> None:
     """The root tasks. When one of them dies the others are cancelled and the service ends, loudly."""
     async with asyncio.TaskGroup() as group:
         roots = [group.create_task(parts.outage.watch(), name="outage")]
+        roots.append(group.create_task(parts.permissions.watch(), name="permissions"))
         roots.append(group.create_task(parts.journal.keep_house(), name="journal"))
         roots.append(group.create_task(parts.recovery.run(), name="recovery"))
         roots += [group.create_task(parts.pool.work(number), name=f"worker-{number}") for number in parts.pool.busy]

@@ -52,6 +52,12 @@ class Build(Section):
         return self
 
 
+ENGINE_NEEDS = {
+    "kaniko": 'Pod Security "baseline" admits its Pods',
+    "buildkit": 'only Pod Security "privileged" admits its Pods: "baseline" refuses them, for seccomp is off',
+}
+
+
 class Toleration(Section):
     """Kubernetes' own: a taint that build Pods put up with."""
 

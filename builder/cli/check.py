@@ -6,11 +6,36 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
+from builder.build_settings import ENGINE_NEEDS
 from builder.cli.options import Parsers, add_output, add_settings, new_parser, settings_of
-from builder.errors import BrokerError, ClusterError, StartError
+from builder.errors import AlreadyExists, BrokerError, ClusterError, StartError
+from builder.jobs.manifest import build_job
+from builder.models import BuildRequest, BuildType, Source, SourceKind, Target
 from builder.rabbitmq_settings import Rabbitmq
 from builder.settings import CUSTODY_PROMISES, Settings
+
+if TYPE_CHECKING:
+    from builder.adapters.kubernetes import KubernetesCluster
+
+_REQUEST = BuildRequest(
+    event_id="check",
+    event_source="knative-lambda-builder check",
+    requested_at=datetime(2024, 1, 1, tzinfo=UTC),
+    target=Target("check", "check"),
+    correlation_id="check",
+    job_name="knative-lambda-builder-check",
+    priority=5,
+    build_type=BuildType.CONTAINER,
+    runtime=None,
+    source=Source(SourceKind.GIT, "https://git.example.com/check/check.git"),
+    dockerfile=None,
+    build_timeout=1800,
+    environment={},
+)
+"""A build that nobody wants: it is only rehearsed."""
 
 
 def add_parser(commands: Parsers) -> None:
@@ -41,6 +66,7 @@ def run(parsed: argparse.Namespace) -> int:
     findings = [
         Finding("settings", ok=True, detail="all keys known, all values allowed"),
         Finding("custody", ok=True, detail=f"{settings.custody}: {CUSTODY_PROMISES[settings.custody]}"),
+        Finding("engine", ok=True, detail=f"{settings.build.engine}: {ENGINE_NEEDS[settings.build.engine]}"),
     ]
     findings += asyncio.run(_cluster(settings))
     findings += asyncio.run(_broker(settings.rabbitmq))
@@ -63,6 +89,7 @@ async def _cluster(settings: Settings) -> list[Finding]:
             await cluster.probe()
             where = f"the API server answers; namespace {cluster.namespace}"
             missing = await cluster.missing_permissions()
+            rehearsal = await _rehearsal(cluster, settings)
     except (StartError, ClusterError) as exc:
         return [Finding("cluster", ok=False, detail=str(exc))]
     return [
@@ -70,7 +97,20 @@ async def _cluster(settings: Settings) -> list[Finding]:
         Finding(
             "permissions", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "all that are used"
         ),
+        rehearsal,
     ]
+
+
+async def _rehearsal(cluster: "KubernetesCluster", settings: Settings) -> Finding:
+    """Would the API server, its quotas and its admission policies take a Job like ours?"""
+    try:
+        warnings = await cluster.rehearse(build_job(_REQUEST, settings))
+    except AlreadyExists:
+        warnings = ()
+    except ClusterError as exc:
+        return Finding("job", ok=False, detail=str(exc))
+    warned = f", and warns: {'; '.join(warnings)}" if warnings else ""
+    return Finding("job", ok=True, detail=f"the API server would take one (dry run){warned}")
 
 
 async def _broker(settings: Rabbitmq) -> list[Finding]:

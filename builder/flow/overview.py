@@ -6,6 +6,7 @@ from typing import Any
 from builder.flow.build_queue import BuildQueue
 from builder.flow.intake import Intake
 from builder.flow.outage import Outage
+from builder.flow.permissions import Permissions
 from builder.flow.ports import Journal, MessageSource
 from builder.flow.recovery import Recovery
 from builder.flow.results import Results
@@ -23,6 +24,7 @@ class Overview:
         queue: BuildQueue,
         pool: WorkerPool,
         outage: Outage,
+        permissions: Permissions,
         results: Results,
         intake: Intake,
         journal: Journal,
@@ -34,6 +36,7 @@ class Overview:
         self._queue = queue
         self._pool = pool
         self._outage = outage
+        self._permissions = permissions
         self._results = results
         self._intake = intake
         self._journal = journal
@@ -68,6 +71,8 @@ class Overview:
             return "bringing back unfinished work"
         if self._outage.reason is not None:
             return f"Kubernetes API server: {self._outage.reason}"
+        if self._permissions.missing:
+            return f"Kubernetes permissions: missing: {', '.join(self._permissions.missing)}"
         if self._source is not None and self._source.trouble is not None:
             return f"RabbitMQ: {self._source.trouble}"
         return None
@@ -104,6 +109,7 @@ class Overview:
             "api_seconds": _summary(stats.api_calls),
             "api_calls": _calls(stats),
             "api_server": {"up": gauges.api_server_up, "reason": self._outage.reason, "outages": self._outage.count},
+            "missing_permissions": list(self._permissions.missing),
             "broker": self._broker(),
         }
 

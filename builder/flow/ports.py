@@ -40,6 +40,17 @@ class Cluster(Protocol):
         """Return if the API server answers us; raise the ``ClusterError`` that says why not."""
 
 
+class Rights(Protocol):
+    """What we may do in the cluster."""
+
+    async def missing_permissions(self) -> Sequence[str]:
+        """What we need and may not, such as ``create jobs.batch in namespace builds``.
+
+        Raises:
+            ClusterError: nobody can say.
+        """
+
+
 class Entry(NamedTuple):
     """An event at the door, about to be taken into custody."""
 

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.integration
 
 SET = {"BUILDER_KANIKO__REGISTRY": REGISTRY}
 SETTINGS_OK = (
-    "ok   settings: all keys known, all values allowed\nok   custody: journal: 202 means that the event is on disk"
+    "ok   settings: all keys known, all values allowed\nok   custody: journal: 202 means that the event is on disk\n"
+    'ok   engine: kaniko: Pod Security "baseline" admits its Pods'
 )
 
 
@@ -37,6 +38,7 @@ async def test_check_of_a_good_set_up(namespace: Namespace, tmp_path: Path) -> N
         *SETTINGS_OK.splitlines(),
         f"ok   cluster: the API server answers; namespace {namespace.name}",
         "ok   permissions: all that are used",
+        "ok   job: the API server would take one (dry run)",
     ]
 
 
@@ -48,7 +50,7 @@ async def test_check_names_each_missing_permission(namespace: Namespace, tmp_pat
 
     assert (code, complaints) == (1, "")
     missing = [f"{verb} jobs.batch in namespace {namespace.name}" for verb in ("create", "delete")]
-    assert words.splitlines()[-1] == f"FAIL permissions: missing: {', '.join(missing)}"
+    assert words.splitlines()[-2] == f"FAIL permissions: missing: {', '.join(missing)}"
 
 
 async def test_check_for_programs(namespace: Namespace, tmp_path: Path) -> None:
@@ -62,8 +64,10 @@ async def test_check_for_programs(namespace: Namespace, tmp_path: Path) -> None:
     assert {finding["check"]: finding["ok"] for finding in json.loads(document)} == {
         "settings": True,
         "custody": True,
+        "engine": True,
         "cluster": True,
         "permissions": False,
+        "job": False,
     }
 
 

@@ -227,6 +227,8 @@ def test_the_example_event_is_the_specifications_and_becomes_a_job() -> None:
 def test_yaml_is_settings_or_the_role_that_we_need(block: Block) -> None:
     tree = yaml.safe_load(block.text)
     if "apiVersion" in tree:
+        role, _ = yaml.safe_load_all(read("k8s/base/role.yaml"))
+        assert tree["rules"] == role["rules"]
         assert tree["rules"] == [{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": list(_VERBS)}]
         return
     settings = validate({"cluster": "memory"} | tree)
@@ -479,7 +481,7 @@ def test_architecture_tables() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_paths_in_prose_exist(document: str) -> None:
-    for path in re.findall(r"`((?:builder|tests|scripts|benchmarks|\.ci)/[\w./-]*)`", prose(document)):
+    for path in re.findall(r"`((?:builder|tests|scripts|benchmarks|k8s|\.ci)/[\w./-]*)`", prose(document)):
         assert (ROOT / path).exists(), path
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,12 +15,13 @@ _MESSAGE_START, _MESSAGE_END = 350, 150
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, read to its end. ``retry_after`` is the header of that name as it came."""
+    """An HTTP answer, read to its end. ``retry_after`` is the header of that name, as it came."""
 
     status: int
     phrase: str
     body: bytes
     retry_after: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -115,3 +116,12 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
         return None
     # A date without a zone ("-0000") is UTC: https://www.rfc-editor.org/rfc/rfc5322#section-3.3
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
+
+
+def warnings(headers: Iterable[str]) -> tuple[str, ...]:
+    """The texts in ``Warning`` headers, which are ``299 - "text"``.
+
+    https://kubernetes.io/blog/2020/09/03/warnings
+    """
+    found = (re.fullmatch(r'299 \S+ "(.*)"', header) for header in headers)
+    return tuple(readable(re.sub(r"\\(.)", r"\1", match[1])) for match in found if match)

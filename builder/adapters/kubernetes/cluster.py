@@ -23,7 +23,17 @@ from yarl import URL
 
 from builder import __version__
 from builder.adapters.kubernetes.access import Access, find_access
-from builder.adapters.kubernetes.answers import CREATE, DELETE, READ, Answer, Rule, error_for, json_object, readable
+from builder.adapters.kubernetes.answers import (
+    CREATE,
+    DELETE,
+    READ,
+    Answer,
+    Rule,
+    error_for,
+    json_object,
+    readable,
+    warnings,
+)
 from builder.errors import ClusterError, Denied, StartError, Transient, Unreachable
 from builder.models import Manifest
 from builder.settings import Kubernetes
@@ -129,8 +139,18 @@ class KubernetesCluster:
             raise Unreachable(msg)
 
     async def missing_permissions(self) -> list[str]:
-        """What we need and may not, such as ``create jobs.batch in namespace builds``."""
+        """See ``Rights``."""
         return [f"{verb} jobs.batch in namespace {self.namespace}" for verb in _VERBS if not await self._may(verb)]
+
+    async def rehearse(self, job: Manifest) -> tuple[str, ...]:
+        """Have the API server go through the creation of a Job without making it; what it warns of.
+
+        Raises:
+            ClusterError: it would not take the Job, or there is no such namespace.
+        """
+        answer = await self._ask("POST", f"{self._jobs}?dryRun=All", job, accept=_LITTLE)
+        _check(answer, CREATE)
+        return answer.warnings
 
     async def _may(self, verb: str) -> bool:
         return _object(await self._review(verb)).get("status", {}).get("allowed") is True
@@ -213,8 +233,13 @@ class KubernetesCluster:
                 proxy_headers=configuration.proxy_headers,
                 server_hostname=configuration.tls_server_name,
             ) as response:
-                retry_after = response.headers.get("Retry-After")
-                return Answer(response.status, response.reason or "", await response.read(), retry_after)
+                return Answer(
+                    response.status,
+                    response.reason or "",
+                    await response.read(),
+                    response.headers.get("Retry-After"),
+                    warnings(response.headers.getall("Warning", ())),
+                )
         except _NO_CONNECTION as exc:
             raise Unreachable(readable(f"{url.host}:{url.port}: {self._why(exc)}")) from exc
         except (aiohttp.ClientError, TimeoutError) as exc:

@@ -102,6 +102,10 @@ class MemoryCluster:
         """See ``Cluster``: it always answers."""
         await _round_trip()
 
+    async def missing_permissions(self) -> list[str]:
+        """See ``Rights``: nobody is asked in here."""
+        return []
+
     def jobs(self) -> Iterator[Manifest]:
         """All Jobs as they are now, the oldest first."""
         return (job.manifest() for job in tuple(self._jobs.values()))

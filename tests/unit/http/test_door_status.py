@@ -95,6 +95,7 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "api_calls": {"create": {}, "get": {}, "delete": {}, "probe": {}},
         "api_server": {"up": True, "reason": None, "outages": 0},
         "broker": None,
+        "missing_permissions": [],
     }
 
 
