@@ -91,6 +91,8 @@ def _gauge_metrics(gauges: Gauges) -> Iterable[Metric]:
     yield _gauge("workers_busy", "Workers at an item.", gauges.workers_busy)
     yield _gauge("api_server_up", "1 if the Kubernetes API server answers.", gauges.api_server_up)
     yield _gauge("journal_writable", "1 if what is accepted can be kept.", gauges.journal_writable)
+    evicted = "Dead letters that made room for others, or were too old."
+    yield _counter(PREFIX + "dead_letters_evicted", evicted, None, gauges.letters_evicted)
     waiting = GaugeMetricFamily(PREFIX + "waiting_items", "Items set aside, by what for.", labels=["wait"])
     for wait, count in gauges.waiting.items():
         waiting.add_metric([wait], count)

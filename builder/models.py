@@ -213,6 +213,19 @@ class DeadLetter:
     id: int | None = None
     replayed_at: datetime | None = None
 
+    def key(self, identity: bytes | None) -> bytes:
+        """What tells this letter from others: one event has one letter, however often it fails.
+
+        That is the ``identity`` of an accepted event. Of a rejected one it is all that came, for its attributes may be
+        what is wrong with it.
+        """
+        if identity is not None:
+            return b"e" + identity
+        digest = hashlib.blake2b(self.body, digest_size=16)
+        for name, value in sorted(self.attributes.items()):
+            digest.update(f"\0{name}\0{value}".encode())
+        return b"r" + digest.digest()
+
     @classmethod
     def of_failure(cls, event: Event, result: Result, failure: Failure) -> "DeadLetter":
         """The letter of an accepted event that could not be built."""

@@ -6,7 +6,7 @@ text with a unit outside. ``settings_sources`` reads them from a file, the envir
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from builder.build_settings import Build, BuildKit, BuildPod, Kaniko, Kueue
 from builder.rabbitmq_settings import Rabbitmq
@@ -87,10 +87,22 @@ class Journal(Section):
     path: str | None = None
 
 
+MIN_TOKEN = 16
+"""Characters of ``admin.token``: anybody who reaches the port may guess."""
+
+
 class Admin(Section):
     """Who may replay and discard: those who know the token; without one, those who come by the loopback interface."""
 
     token: SecretStr | None = None
+
+    @field_validator("token")
+    @classmethod
+    def _hard_to_guess(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and len(token.get_secret_value()) < MIN_TOKEN:
+            msg = f"must have {MIN_TOKEN} characters or more, such as those of `openssl rand -hex 16`; or leave it out"
+            raise ValueError(msg)
+        return token
 
 
 class DeadLetters(Section):

@@ -132,6 +132,7 @@ class Gauges:
     waiting: Mapping[str, int]
     results: int
     api_server_up: bool
+    letters_evicted: int
     journal_writable: bool
     draining: bool
     broker: BrokerGauges

@@ -4,9 +4,12 @@ import asyncio
 import dataclasses
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import NamedTuple
 
 from builder.flow.ports import Entry, LetterFilter, Receipt, Unfinished
-from builder.models import DeadLetter, Event, FailureReason, Outcome, Result
+from builder.models import DeadLetter, Event, Outcome, Result
 from builder.settings import DeadLetters, Idempotency
 
 
@@ -21,13 +24,11 @@ class MemoryJournal:
 
     def __init__(self, idempotency: Idempotency, dead_letters: DeadLetters, clock: Callable[[], float]) -> None:
         self._idempotency = idempotency
-        self._bounds = dead_letters
+        self._max_age = dead_letters.max_age
         self._clock = clock
         self._running: dict[bytes, asyncio.Future[Result] | None] = {}  # a future where somebody waits
         self._seen: OrderedDict[bytes, float] = OrderedDict()
-        self._letters: OrderedDict[int, DeadLetter] = OrderedDict()
-        self._next_letter = 1
-        self._bytes = 0
+        self._box = _Letters(dead_letters)
 
     async def seen(self, identity: bytes) -> bool:
         """See ``Journal``."""
@@ -79,71 +80,54 @@ class MemoryJournal:
 
     async def park(self, letter: DeadLetter) -> None:
         """See ``Journal``. The oldest letters make room."""
-        self._keep(dataclasses.replace(letter, id=self._next_letter), self._next_letter)
-        self._next_letter += 1
+        self._box.keep(letter, letter.key(None), self._clock())
 
-    def _keep(self, letter: DeadLetter, letter_id: int) -> None:
-        if letter_id in self._letters:
-            self._bytes -= _size(self._letters[letter_id])
-        self._letters[letter_id] = letter
-        self._bytes += _size(letter)
-        while len(self._letters) > self._bounds.max_count or self._bytes > self._bounds.max_bytes:
-            _, oldest = self._letters.popitem(last=False)
-            self._bytes -= _size(oldest)
+    @property
+    def evicted(self) -> int:
+        """See ``Journal``."""
+        return self._box.evicted
 
     async def count(self) -> int:
         """See ``DeadLetterBox``."""
-        return len(self._letters)
+        return len(self._box.kept)
 
     async def letters(self, wanted: LetterFilter, limit: int) -> Sequence[DeadLetter]:
         """See ``DeadLetterBox``."""
-        return [letter for letter in reversed(self._letters.values()) if wanted.admits(letter)][:limit]
+        letters = (kept.letter for kept in reversed(self._box.kept.values()))
+        return list(islice(filter(wanted.admits, letters), limit))
 
     async def letter(self, letter_id: int) -> DeadLetter | None:
         """See ``DeadLetterBox``."""
-        return self._letters.get(letter_id)
+        kept = self._box.kept.get(letter_id)
+        return None if kept is None else kept.letter
 
     async def discard(self, letter_id: int) -> bool:
         """See ``DeadLetterBox``."""
-        letter = self._letters.pop(letter_id, None)
-        if letter is not None:
-            self._bytes -= _size(letter)
-        return letter is not None
+        return self._box.remove(letter_id)
 
     async def readmit(self, letter_id: int, entry: Entry) -> Receipt | None:
         """See ``DeadLetterBox``."""
-        letter = self._letters.get(letter_id)
-        if letter is None or letter.replayed_at is not None:
+        if not self._box.mark_replayed(letter_id, entry.accepted_at):
             return None
-        self._letters[letter_id] = dataclasses.replace(letter, replayed_at=entry.accepted_at)
         identity = entry.event.identity
         return None if identity in self._running else self._hold(identity, entry.event)
 
-    async def keep_house(self) -> None:
-        """Nothing needs it here: what is over makes room when something new comes."""
-        await asyncio.get_running_loop().create_future()
+    async def keep_house(self, period: float = 60.0) -> None:
+        """Remove letters that are too old. The rest makes room when something new comes. Runs for life."""
+        while True:
+            self._box.expire(self._clock() - self._max_age)
+            await asyncio.sleep(period)
 
     async def end(self, identity: bytes, event: Event, result: Result) -> None:
         """See ``Receipt.settle``."""
         if result.failure is not None:
-            await self._park_failure(event, DeadLetter.of_failure(event, result, result.failure))
+            letter = DeadLetter.of_failure(event, result, result.failure)
+            self._box.keep(letter, letter.key(identity), self._clock())
         if result.outcome is not Outcome.FAILED:
             self._remember(identity)
         end = self._running.pop(identity)
         if end is not None and not end.done():
             end.set_result(result)
-
-    async def _park_failure(self, event: Event, letter: DeadLetter) -> None:
-        """One event has one letter, however often its sender tries."""
-        for letter_id, known in reversed(self._letters.items()):
-            same = (known.attributes.get("source"), known.attributes.get("id")) == (event.source, event.id)
-            if same and isinstance(known.reason, FailureReason):
-                attempts = known.attempts + letter.attempts
-                self._keep(
-                    dataclasses.replace(letter, id=letter_id, first_at=known.first_at, attempts=attempts), letter_id
-                )
-                return
-        await self.park(letter)
 
     def _hold(self, identity: bytes, event: Event) -> Receipt:
         self._running[identity] = None
@@ -169,6 +153,65 @@ class _Receipt:
 
     async def settle(self, result: Result) -> None:
         await self._journal.end(self._identity, self._event, result)
+
+
+class _Kept(NamedTuple):
+    letter: DeadLetter
+    key: bytes
+    last: float  # when it last failed, monotonic
+
+
+class _Letters:
+    """The letters by id, the oldest first, and what keeps them inside their bounds."""
+
+    def __init__(self, bounds: DeadLetters) -> None:
+        self.kept: OrderedDict[int, _Kept] = OrderedDict()
+        self.evicted = 0
+        self._bounds = bounds
+        self._ids: dict[bytes, int] = {}
+        self._last_id = 0
+        self._bytes = 0
+
+    def keep(self, letter: DeadLetter, key: bytes, now: float) -> None:
+        """One event has one letter, however often its sender tries. The oldest letters make room."""
+        letter_id = self._ids.get(key)
+        if letter_id is None:
+            self._last_id += 1
+            letter_id = self._ids[key] = self._last_id
+        else:
+            known = self.kept[letter_id].letter
+            self._bytes -= _size(known)
+            letter = dataclasses.replace(letter, first_at=known.first_at, attempts=known.attempts + letter.attempts)
+        self.kept[letter_id] = _Kept(dataclasses.replace(letter, id=letter_id), key, now)
+        self._bytes += _size(letter)
+        while len(self.kept) > 1 and (len(self.kept) > self._bounds.max_count or self._bytes > self._bounds.max_bytes):
+            self._evict(next(iter(self.kept)))
+
+    def mark_replayed(self, letter_id: int, now: datetime) -> bool:
+        """True if that was news."""
+        kept = self.kept.get(letter_id)
+        if kept is None or kept.letter.replayed_at is not None:
+            return False
+        self.kept[letter_id] = kept._replace(letter=dataclasses.replace(kept.letter, replayed_at=now))
+        return True
+
+    def remove(self, letter_id: int) -> bool:
+        """False if there is none."""
+        kept = self.kept.pop(letter_id, None)
+        if kept is None:
+            return False
+        del self._ids[kept.key]
+        self._bytes -= _size(kept.letter)
+        return True
+
+    def expire(self, before: float) -> None:
+        """Remove those that last failed before."""
+        for letter_id in [one for one, kept in self.kept.items() if kept.last < before]:
+            self._evict(letter_id)
+
+    def _evict(self, letter_id: int) -> None:
+        self.remove(letter_id)
+        self.evicted += 1
 
 
 def _size(letter: DeadLetter) -> int:

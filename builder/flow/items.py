@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from math import isnan
 
 from builder.flow.ports import Receipt
 from builder.models import BuildRequest, Event, Failure, Flow, Outcome, Result, Target
@@ -57,11 +58,17 @@ class Patience:
 
     @classmethod
     def restored(cls, text: str | None, now: float) -> "Patience":
-        """From ``saved``; anew from nothing."""
-        if text is None:
-            return cls()
-        attempts, retries, waits, waiting_for, left = json.loads(text)
-        return cls(attempts, retries, waits, waiting_for, now + left)
+        """From ``saved``; anew from nothing, or from what is no such text (any more): it costs some tries, no event."""
+        try:
+            saved = None if text is None else json.loads(text)
+        except (ValueError, RecursionError):
+            saved = None
+        match saved:
+            case [int(attempts), int(retries), int(waits), str() | None as waiting_for, int() | float() as left] if (
+                not isnan(left)
+            ):
+                return cls(attempts, retries, waits, waiting_for, now + left)
+        return cls()
 
     def wait_for(self, what: str, now: float, bound: float) -> bool:
         """Begin or go on waiting for ``what``, at most ``bound`` seconds from when it began. False if time is up."""

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
@@ -14,6 +15,9 @@ from builder.models import DeadLetter, FailureReason, RejectReason
 
 MASK = "***"
 PAGE = 100
+
+_PASSWORD = re.compile(r"(://)(?:[^\s/?#]*|[^\s/?#:]*:\S*)@")
+"""A URL's user-info: all up to the last @ before the path, or after a colon, for not every password is escaped."""
 
 _REASONS = tuple(reason.value for reason in (*RejectReason, *FailureReason))
 _WORDS = ("type", "third_party_id")
@@ -85,7 +89,7 @@ def report_document(report: Replayed) -> dict[str, Any]:
 
 
 def document(letter: DeadLetter, *, with_data: bool = False) -> dict[str, Any]:
-    """The letter as JSON; its data only where that is asked for, and without the values of any ``environment``."""
+    """The letter as JSON; its data only where that is asked for, and ``masked``."""
     shown: dict[str, Any] = {
         "id": letter.id,
         "reason": letter.reason.value,
@@ -107,7 +111,7 @@ def document(letter: DeadLetter, *, with_data: bool = False) -> dict[str, Any]:
 
 
 def masked(data: bytes | str) -> Any:
-    """The data as JSON without the values of any ``environment``; only its size where it is no JSON."""
+    """The data as JSON without passwords in URLs and values of any ``environment``; only its size if it is no JSON."""
     try:
         return _hidden(json.loads(data, parse_constant=str, parse_float=_float))
     except (ValueError, RecursionError):
@@ -125,8 +129,9 @@ def _hidden(value: Any) -> Any:
         return {name: _hidden_member(name, member) for name, member in value.items()}
     if isinstance(value, list):
         return [_hidden(member) for member in value]
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        return masked(value)  # JSON in a string, as senders write it by mistake
+    if isinstance(value, str):
+        # JSON in a string, as senders write it by mistake.
+        return masked(value) if value.lstrip()[:1] in ("{", "[") else _PASSWORD.sub(rf"\1{MASK}@", value)
     return value
 
 

@@ -123,6 +123,10 @@ class Journal(Custodian, Holder, Protocol):
     def trouble(self) -> str | None:
         """Why nothing can be kept at the moment; None in good times."""
 
+    @property
+    def evicted(self) -> int:
+        """How many dead letters made room for others or were too old. May lag behind by a second."""
+
     def remember(self, event: Event, result: Result) -> None:
         """An event that somebody else held has ended well: it is seen from now on. Soon, not at once."""
 

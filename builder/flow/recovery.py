@@ -60,7 +60,7 @@ class Recovery:
             log.info("unfinished_work_brought_back", items=self.count)
 
     async def _bring_all_back(self) -> None:
-        self._results.restore(await self._journal.results())
+        self._results.restore(await self._journal.results(), self._now())
         async for one in self._journal.unfinished(self._last):
             await self._queue.reserve(None)
             self._bring_back(one)

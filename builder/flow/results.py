@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from builder.flow.items import Item
@@ -42,11 +43,13 @@ class Results:
         if self._in_flight.get(item.correlation_id) is item:
             del self._in_flight[item.correlation_id]
 
-    def restore(self, results: Iterable[Result]) -> None:
-        """Outcomes of an earlier process, the oldest first. What has happened since counts more."""
+    def restore(self, results: Iterable[Result], now: datetime) -> None:
+        """Outcomes of an earlier process, for what is left of their time. What has happened since counts more."""
         until = self._clock() + self._ttl
         for result in results:
-            self._finished.setdefault(result.correlation_id, (until, result))
+            age = max(0.0, (now - result.finished_at).total_seconds())
+            self._finished.setdefault(result.correlation_id, (until - age, result))
+        self._finished = OrderedDict(sorted(self._finished.items(), key=lambda entry: entry[1][0]))
         self._forget_old()
 
     def get(self, correlation_id: str) -> dict[str, Any] | None:

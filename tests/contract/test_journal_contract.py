@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,15 @@ from tests import building
 from tests.journal_parts import Clock, entry, identity, letter, opened, result, taken
 
 GOOD_ENDS = [outcome for outcome in Outcome if outcome is not Outcome.FAILED]
-SETTINGS: dict[str, Any] = {"idempotency": {"ttl": "1h"}, "deadLetters": {"maxCount": 5, "maxBytes": 4096}}
+SETTINGS: dict[str, Any] = {
+    "idempotency": {"ttl": "1h"},
+    "deadLetters": {"maxCount": 5, "maxBytes": 4096, "maxAge": "1h"},
+}
+
+
+def moment(seconds: float) -> datetime:
+    """A time of day from seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 class Under(NamedTuple):
@@ -227,6 +235,34 @@ async def test_the_oldest_letters_make_room_by_bytes(under: Under) -> None:
     await under.journal.discard((await under.journal.letters(LetterFilter(), 1))[0].id or 0)
     await under.journal.park(letter(5, size=1800))
     assert await ids(under.journal) == ["r-5", "r-3"]
+
+
+async def test_letters_that_are_too_old_go_and_whoever_went_is_counted(under: Under) -> None:
+    """``deadLetters.maxAge`` counts from the last failure; the counter tells of both kinds of going."""
+    for number in range(1, 7):  # the first makes room
+        await under.journal.park(letter(number))
+        under.clock.time += 1
+    under.clock.time += 3590
+    again = letter(3, last_at=moment(under.clock.time))
+    await under.journal.park(again)
+    under.clock.time += 10
+    keeper = asyncio.create_task(under.journal.keep_house())
+    while await under.journal.count() > 1 or under.journal.evicted < 5:
+        await asyncio.sleep(0.01)
+    keeper.cancel()
+    assert await ids(under.journal) == ["r-3"]
+    assert under.journal.evicted == 5
+
+
+async def test_what_is_rejected_again_has_one_letter(under: Under) -> None:
+    """A sender that tries for ever must not push out all others."""
+    await under.journal.park(letter(1))
+    await under.journal.park(letter(2))
+    await under.journal.park(letter(1, last_at=moment(under.clock.time + 60)))
+    assert await ids(under.journal) == ["r-2", "r-1"]
+    again = await under.journal.letter(1)
+    assert again is not None
+    assert (again.first_at, again.last_at) == (building.NOON, building.NOON + timedelta(minutes=1))
 
 
 async def test_a_letter_comes_back_as_it_was_kept(under: Under) -> None:

@@ -186,15 +186,15 @@ async def test_replay_into_a_full_queue(shell: Shell) -> None:
 
 async def test_token_comes_from_the_settings(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has the service's settings has its token; others are told what is missing."""
-    async with service(shell.file, admin={"token": "s3cret"}) as door:
+    async with service(shell.file, admin={"token": "s3cret-of-the-house"}) as door:
         await door.deliver(binary(numbered(1, WRONG)))
         assert (await shell.ask(door, "list")).code == 0
         refused = await shell.ask(door, "discard", 1)
         assert (refused.code, refused.out) == (1, "")
         assert "401: needs the bearer token of admin.token" in refused.err
-        monkeypatch.setenv("BUILDER_ADMIN__TOKEN", "")
+        monkeypatch.setenv("BUILDER_ADMIN__TOKEN", "a-s3cret-of-another-house")
         assert (await shell.ask(door, "discard", 1)).code == 1
-        monkeypatch.setenv("BUILDER_ADMIN__TOKEN", "s3cret")
+        monkeypatch.setenv("BUILDER_ADMIN__TOKEN", "s3cret-of-the-house")
         assert (await shell.ask(door, "discard", 1)).code == 0
 
 

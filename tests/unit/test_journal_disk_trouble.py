@@ -125,11 +125,36 @@ async def test_reading_on_a_full_disk_does_not_end_the_trouble(small_disk: Path)
             await until(lambda: journal.trouble is None)
 
 
-async def test_a_full_disk_at_the_start_is_said_in_words(small_disk: Path) -> None:
-    """The journal's file cannot be made."""
-    fill(small_disk)
-    with pytest.raises(StartError, match=r"^journal.path: .*(full|No space left|disk I/O error)"):
-        async with opened(small_disk / "journal.sqlite3"):
+@pytest.mark.parametrize("left", [[], ["e-1", "e-2"]])
+async def test_a_full_disk_at_the_start_is_waited_for(small_disk: Path, left: list[str]) -> None:
+    """As one that fills up later: nothing is accepted, the reason is told, and it goes on by itself."""
+    path = small_disk / "journal.sqlite3"
+    if left:
+        async with opened(path) as journal:
+            for event_id in left:
+                await journal.admit(entry(event_id))
+    filler = fill(small_disk)
+    async with opened(path) as journal, kept(journal):
+        if not left:  # a file that is there can still be read
+            assert journal.trouble is not None
+            with pytest.raises(StorageError, match=r"full|No space left|disk I/O error"):
+                await unfinished(journal)
+        refused = await admit_until_full(journal)
+        assert journal.trouble is not None
+        filler.unlink()
+        await until(lambda: journal.trouble is None)
+        assert await unfinished_ids(journal) == left
+        assert await journal.admit(entry("new")) is not None
+    async with opened(path) as journal:
+        assert await unfinished_ids(journal) == [*left, *refused, "new"]
+
+
+async def test_what_no_time_will_mend_stops_the_start(tmp_path: Path) -> None:
+    """A folder in the file's place is a mistake, and the message names the setting."""
+    path = tmp_path / "journal.sqlite3"
+    path.mkdir()
+    with pytest.raises(StartError, match=r"^journal\.path: .*[Ii]s a directory.* set journal\.path to another file"):
+        async with opened(path):
             pass
 
 
@@ -450,12 +475,11 @@ async def test_without_room_for_the_rebuilt_file_the_damaged_one_stays(small_dis
     overwrite_the_middle(path)
     damaged = path.read_bytes()
     filler = fill(small_disk)
-    with pytest.raises(StartError, match=r"^journal.path: "):
-        async with opened(path):
-            pass
-    assert path.read_bytes() == damaged
-    filler.unlink()
-    async with opened(path) as journal:
+    async with opened(path) as journal, kept(journal):
+        assert journal.trouble is not None
+        assert path.read_bytes() == damaged
+        filler.unlink()
+        await until(lambda: journal.trouble is None)
         assert len(await unfinished(journal)) > 10
     assert len(set_aside(path)) == 1
 

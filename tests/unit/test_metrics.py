@@ -12,7 +12,7 @@ from builder.stats import BrokerGauges, Gauges, Stats
 def scrape(stats: Stats) -> dict[str, dict[str, float]]:
     """Name → labels → value of one scrape."""
     broker = BrokerGauges(up=False, held=4, ready=None)
-    gauges = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, True, False, False, broker)  # noqa: FBT003 -- a row of facts
+    gauges = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, True, 7, False, False, broker)  # noqa: FBT003 -- a row of facts
     text, content_type = Metrics(stats, lambda: gauges).render("")
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     samples: dict[str, dict[str, float]] = {}

@@ -71,6 +71,8 @@ def test_variables_of_every_kind() -> None:
         ({"cluster": "mem"}, "cluster: Input should be 'kubernetes' or 'memory' (is 'mem'; variable BUILDER_CLUSTER)"),
         ({"build": {"defaultTimeout": "3h"}}, "build: defaultTimeout must be between 1s and maxTimeout"),
         ({"kubernetes": {"namespace": "Bad_Name"}}, "kubernetes.namespace: String should match pattern"),
+        ({"admin": {"token": "hunter2"}}, "admin.token: must have 16 characters or more, such as those of `openssl rand -hex 16`; or leave it out (variable BUILDER_ADMIN__TOKEN)"),
+        ({"admin": {"token": ""}}, "admin.token: must have 16 characters or more"),
         ({"asyncJobCreator": [1]}, "asyncJobCreator: Input should be"),
     ],
 )  # fmt: skip

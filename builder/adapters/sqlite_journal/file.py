@@ -1,5 +1,6 @@
 """The journal's file: who may have it, how it is opened, and what is done with one that is damaged."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -55,7 +56,9 @@ def locked(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as exc:
-        msg = f"journal.path: cannot write in {path.parent}: {exc.strerror} (set journal.path to a folder that lasts)"
+        mend = "free it" if exc.errno in {errno.ENOSPC, errno.EDQUOT} else "mend that"
+        advice = f"{mend}, or set journal.path to a folder that lasts"
+        msg = f"journal.path: cannot write in {path.parent}: {exc.strerror} ({advice})"
         raise StartError(msg) from exc
     try:
         try:

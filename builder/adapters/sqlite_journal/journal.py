@@ -13,7 +13,7 @@ import structlog
 
 from builder.adapters.sqlite_journal import events, housekeeping, letters, rows
 from builder.adapters.sqlite_journal.file import connect, locked
-from builder.adapters.sqlite_journal.writer import Writer
+from builder.adapters.sqlite_journal.writer import Writer, is_passing
 from builder.errors import StartError, StorageError
 from builder.flow.ports import Entry, LetterFilter, Receipt, Unfinished
 from builder.models import DeadLetter, Event, Result
@@ -33,11 +33,12 @@ class SqliteJournal:
         """``open`` makes them, once it owns the file."""
         self.path = path
         self.trouble: str | None = None
+        self.evicted = 0
         self._settings = settings
         self._now = now
         self._writer = Writer(partial(connect, path))
         self._next = 1
-        self._start = 0
+        self._start: int | None = None
 
     @classmethod
     @asynccontextmanager
@@ -46,8 +47,10 @@ class SqliteJournal:
     ) -> AsyncIterator["SqliteJournal"]:
         """Own the file and read what an earlier process left.
 
+        A full or failing disk is waited for, as it is later on: ``trouble`` tells, and ``keep_house`` looks again.
+
         Raises:
-            StartError: somebody else has it, it cannot be written, or it is of a newer version.
+            StartError: somebody else has it, it may not be written, or it is of a newer version.
         """
         with locked(path) as own:
             journal = cls(own, settings, now)
@@ -92,12 +95,12 @@ class SqliteJournal:
     async def unfinished(self, after: Unfinished | None = None) -> AsyncIterator[Unfinished]:
         """See ``Journal``. Those that were admitted since the start are not among them."""
         place = (0, 0) if after is None else (after.entry.priority, after.place)
-        numbers = await self._do(partial(events.in_order, place, self._start))
+        numbers = await self._do(partial(events.in_order, place, self._known_start()))
         for start in range(0, len(numbers), events.PAGE):
             for row in await self._do(partial(events.these, numbers[start : start + events.PAGE])):
                 try:
                     event = rows.event_of(row["attributes"], row["data"])
-                    entry = Entry(event, rows.moment(row["accepted_at"]), row["priority"])
+                    entry = Entry(event, rows.moment(row["accepted_at"]), rows.priority_of(row["priority"]))
                 except rows.UNREADABLE as exc:
                     await self._bury(row, exc)
                     continue
@@ -113,7 +116,7 @@ class SqliteJournal:
 
     async def park(self, letter: DeadLetter) -> None:
         """See ``Journal``."""
-        await self._do(partial(letters.keep, letter, letters.of_rejected(letter), self._settings.dead_letters))
+        await self._do(partial(letters.keep, letter, letter.key(None), self._settings.dead_letters))
 
     async def count(self) -> int:
         """See ``DeadLetterBox``."""
@@ -148,10 +151,12 @@ class SqliteJournal:
             with suppress(StorageError):  # ``_do`` has told of it
                 await self._do(partial(housekeeping.demand_file, self.path))
                 if self.trouble is not None:
+                    await self._find_start()
                     await self._do(housekeeping.probe)
                     log.info("journal_writable_again", file=str(self.path))
                     self.trouble = None
                 removed = await self._do(partial(housekeeping.sweep, self._now(), self._settings))
+                self.evicted = await self._do(letters.evicted)
             if removed < housekeeping.STEP:
                 await asyncio.sleep(period)
 
@@ -164,7 +169,7 @@ class SqliteJournal:
             events.finish(seq, event.identity, now + self._settings.idempotency.ttl, connection)
             events.keep_result(result, now + self._settings.results.ttl, connection)
             if letter is not None:
-                letters.keep(letter, letters.of_event(event.identity), self._settings.dead_letters, connection)
+                letters.keep(letter, letter.key(event.identity), self._settings.dead_letters, connection)
 
         await self._do(finish)
 
@@ -191,15 +196,30 @@ class SqliteJournal:
         log.error("journal_not_writable", file=str(self.path), error=str(exc), then=advice)
 
     async def _begin(self) -> None:
-        """Where the events of earlier processes end."""
+        """The first look at the file: what no time will mend is said at once."""
         try:
-            self._start = await self._writer.submit(events.last)
+            await self._writer.submit(letters.count)
         except StorageError as exc:
-            msg = f"journal.path: {self.path}: {exc}"
-            raise StartError(msg) from exc
-        self._next = self._start + 1
+            if not is_passing(exc.__cause__):
+                msg = f"journal.path: {self.path}: {exc} (mend that, or set journal.path to another file)"
+                raise StartError(msg) from exc
+        with suppress(StorageError):  # ``_do`` has told of it
+            await self._find_start()
+
+    async def _find_start(self) -> None:
+        """Where the events of earlier processes end. Until that is known no new one can be taken."""
+        if self._start is None:
+            self._start = await self._do(events.last)
+            self._next = self._start + 1
+            self.evicted = await self._do(letters.evicted)
+
+    def _known_start(self) -> int:
+        if self._start is None:
+            raise StorageError(self.trouble or "the journal is not open yet")
+        return self._start
 
     def _row(self, entry: Entry) -> events.Row:
+        self._known_start()
         seq = self._next
         self._next += 1
         return events.Row.of(seq, entry)
@@ -212,7 +232,7 @@ class SqliteJournal:
 
         def bury(connection: sqlite3.Connection) -> None:
             events.finish(row["seq"], row["identity"], now + self._settings.idempotency.ttl, connection)
-            letters.keep(letter, letters.of_event(row["identity"]), self._settings.dead_letters, connection)
+            letters.keep(letter, letter.key(row["identity"]), self._settings.dead_letters, connection)
 
         await self._do(bury)
 

@@ -1,6 +1,5 @@
 """The dead letters' rows. Every function is one step inside a transaction of the writer's."""
 
-import hashlib
 import sqlite3
 from typing import Any
 
@@ -18,19 +17,6 @@ ON CONFLICT (identity) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for 
 """  # noqa: S608 -- our own column names
 
 
-def of_event(identity: bytes) -> bytes:
-    """The key of an accepted event's letter."""
-    return b"e" + identity
-
-
-def of_rejected(letter: DeadLetter) -> bytes:
-    """The key of an event that was rejected: all that came, for its attributes may be what is wrong with it."""
-    digest = hashlib.blake2b(letter.body, digest_size=16)
-    for name, value in sorted(letter.attributes.items()):
-        digest.update(f"\0{name}\0{value}".encode())
-    return b"r" + digest.digest()
-
-
 def keep(letter: DeadLetter, key: bytes, bounds: DeadLetters, connection: sqlite3.Connection) -> None:
     """Add a letter; the oldest make room for it."""
     connection.execute(_KEEP, letter_row(letter, key))
@@ -40,6 +26,12 @@ def keep(letter: DeadLetter, key: bytes, bounds: DeadLetters, connection: sqlite
             return
         connection.execute("DELETE FROM dead_letters WHERE id = (SELECT min(id) FROM dead_letters)")
         connection.execute("UPDATE counts SET evicted = evicted + 1")
+
+
+def evicted(connection: sqlite3.Connection) -> int:
+    """How many made room, or were too old, since the file was made."""
+    (letters,) = connection.execute("SELECT evicted FROM counts").fetchone()
+    return int(letters)
 
 
 def count(connection: sqlite3.Connection) -> int:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from builder.errors import Problem
+from builder.flow.fair_order import HIGHEST, LOWEST
 from builder.models import (
     DeadLetter,
     Event,
@@ -32,6 +33,9 @@ def attributes_of(event: Event) -> str:
 def event_of(attributes: str, data: bytes) -> Event:
     """The event again. Thousands may come from one source, and are of few types: those share one string each."""
     event_id, source, kind, subject, time, extensions = json.loads(attributes)
+    if not (isinstance(event_id, str) and isinstance(extensions, dict) and isinstance(data, bytes)):
+        msg = "attributes or data of another type than was written"
+        raise TypeError(msg)
     return Event(
         id=event_id,
         source=sys.intern(source),
@@ -41,6 +45,18 @@ def event_of(attributes: str, data: bytes) -> Event:
         extensions=extensions or _NONE,
         data=data,
     )
+
+
+def priority_of(stored: object) -> int:
+    """A priority that the queue knows.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(stored, int) or not HIGHEST <= stored <= LOWEST:
+        msg = f"{stored!r} is no priority"
+        raise ValueError(msg)
+    return stored
 
 
 def document_of(result: Result) -> str:
@@ -108,7 +124,7 @@ def letter_row(letter: DeadLetter, identity: bytes) -> tuple[Any, ...]:
     )
 
 
-UNREADABLE = (ValueError, TypeError, LookupError)
+UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, OSError, RecursionError)
 """What reading a row may raise whose bytes the disk has changed. Bad rows must not keep people from the good ones."""
 
 

@@ -1,6 +1,7 @@
 """One thread that owns the database's connection and commits all that waits for it at once."""
 
 import asyncio
+import errno
 import queue
 import sqlite3
 import threading
@@ -124,6 +125,13 @@ def is_damage(exc: Exception) -> bool:
     return type(exc) is sqlite3.DatabaseError
 
 
+def is_passing(exc: BaseException | None) -> bool:
+    """True for trouble that ends by itself when the disk does: it is full, or failing. The rest is a mistake."""
+    if isinstance(exc, sqlite3.Error):
+        return getattr(exc, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+    return isinstance(exc, OSError) and exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+
+
 def _is_full(exc: Exception) -> bool:
     return getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
@@ -166,7 +174,10 @@ def _together(connection: sqlite3.Connection, group: _Group) -> list[_Answer]:
 
 
 def _all_failed(group: _Group, exc: Exception) -> list[_Answer]:
-    error = exc if isinstance(exc, StorageError | StartError) else StorageError(str(exc))
+    error = exc
+    if not isinstance(exc, StorageError | StartError):
+        error = StorageError(str(exc))
+        error.__cause__ = exc
     return [(operation, None, error) for operation in group]
 
 

