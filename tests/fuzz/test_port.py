@@ -12,8 +12,8 @@ from tests.fuzz.mutations import STRINGS, case
 from tests.fuzz.port import Connection, Service, as_bytes, sendable
 
 REQUESTS = BODIES // 100
-MEMORY = 16 * 2**20
-"""What the requests after the first tenth may leave behind, once every bound is reached."""
+MEMORY = 8 * 2**20
+"""What the second half of the requests may leave behind, when every bound is reached."""
 
 PATHS = ["/async-jobs/{}", "/async-jobs/dead-letters/{}", "/async-jobs/dead-letters?{}", "/{}", "/events?{}"]
 QUERIES = ["limit={}", "before={}", "since={}", "until={}", "reason={}", "replayed={}", "{}={}"]
@@ -36,7 +36,7 @@ def test_through_the_port(tmp_path: Path) -> None:
     with Service.started(tmp_path) as service:
         connection = Connection(service.address)
         for count, number in enumerate(numbers(REQUESTS)):
-            if count == REQUESTS // 10:
+            if count == REQUESTS // 2:
                 service.settled()
                 before = resident(service.process.pid)
             draw = random.Random(f"{SEED} port {number}")  # noqa: S311 -- to be repeated, not to be secret
