@@ -38,6 +38,7 @@ SINGLE = {
     f"{B}workers": 5,
     f"{B}workers_busy": 0,
     f"{B}api_server_up": 1,
+    f"{B}dead_letters_evicted_total": 0,
     f"{B}journal_writable": 1,
     f"{B}messages_redelivered_total": 0,
     f"{B}message_age_seconds_count": 0,
