@@ -89,6 +89,7 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "retries": 0,
         "conflicts": {},
         "brought_back": 0,
+        "dead_letters": {"evicted": 0},
         "journal": {"writable": True, "trouble": None},
         "creation_seconds": nothing,
         "api_seconds": nothing,
