@@ -23,6 +23,7 @@
     └── BrokerError            what RabbitMQ said, or that it said nothing
         ├── BrokerAway         nobody answers, or the connection was lost: try again
         ├── BrokerDenied       account, vhost or certificate: names the setting; trying again alone cannot help
+        ├── BrokerFull         a queue that refuses what is over its bound: send it again later
         └── NotRouted          no queue wants the message: names the binding that is missing
 """
 
@@ -151,6 +152,10 @@ class BrokerAway(BrokerError):
 
 class BrokerDenied(BrokerError):
     """The broker, or our own check of its certificate, will not have us. The message names the setting."""
+
+
+class BrokerFull(BrokerError):
+    """A queue has reached its bound and refused the message, or could not write it down."""
 
 
 class NotRouted(BrokerError):

@@ -95,6 +95,7 @@ class Rabbitmq(Section):
     tls: Tls = Tls()
     connect_timeout: Duration = 5.0
     heartbeat: Duration = 20.0
+    confirm_timeout: Duration = 30.0
     exchange: AmqpName = "cloud-events"
     queues: Queues = Queues()
     cluster_name: str | None = None

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from aio_pika.abc import AbstractIncomingMessage
 from broker import Broker
 
+from builder.adapters.rabbitmq import topology
+from builder.adapters.rabbitmq.connection import connected
 from builder.rabbitmq_settings import Rabbitmq
 
 
@@ -37,3 +40,27 @@ class Vhost:
         """The management API: ``manage("GET", "queues")``, ``manage("GET", "queues", "kaniko-jobs")``."""
         place = "/".join(quote(part, safe="") for part in (kind, self.name, *filter(None, [path])))
         return self.broker.manage(method, f"/api/{place}", body)
+
+    async def declare(self, **more: Any) -> Rabbitmq:
+        """The topology of its settings, made; gives these."""
+        settings = self.settings(**more)
+        async with connected(settings) as connection:
+            await topology.declare(settings, connection)
+        return settings
+
+    def count(self, queue: str = "kaniko-jobs") -> int:
+        """How many messages are ready in a queue. The broker's word may be seconds old: wait for it with ``eventually``."""
+        return int(self.manage("GET", "queues", queue).get("messages_ready", 0))
+
+    def purge(self, queue: str = "kaniko-jobs") -> None:
+        """Empty a queue."""
+        self.broker.manage("DELETE", f"/api/queues/{self.name}/{queue}/contents")
+
+    async def messages(self, queue: str = "kaniko-jobs") -> list[AbstractIncomingMessage]:
+        """All that are ready in a queue, in its order. They are put back at the end."""
+        async with connected(self.settings()) as connection:
+            there = await (await connection.channel()).get_queue(queue, ensure=False)
+            found = []
+            while (message := await there.get(fail=False)) is not None:
+                found.append(message)
+            return found

@@ -3,41 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from builder.errors import StartError
+from builder.events.outgoing import Outgoing, Sent
 
 ENDED = frozenset({"created", "adopted", "superseded", "failed"})
 _LATER = frozenset({429, 503})
 _POLL = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One event on its way: ``headers`` and ``body`` are the whole HTTP message."""
-
-    event_id: str
-    correlation_id: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What came back. ``answer`` is the JSON document, or the text, or None for an empty body."""
-
-    event_id: str
-    correlation_id: str
-    status: int
-    answer: Any
-
-    @property
-    def accepted(self) -> bool:
-        """True if the receiver answers for the event now."""
-        return 200 <= self.status < 300  # noqa: PLR2004 -- the class of success
 
 
 class HttpPublisher:
@@ -72,20 +47,25 @@ class HttpPublisher:
                 response = await self._post(event)
                 pause = _retry_after(response)
                 if response.status_code not in _LATER or asyncio.get_running_loop().time() + pause > end:
-                    return Sent(event.event_id, event.correlation_id, response.status_code, _document(response))
+                    return event.answered(response.status_code, _document(response), accepted=response.is_success)
                 await asyncio.sleep(pause)
 
-    async def outcome(self, correlation_id: str, patience: float) -> dict[str, Any]:
-        """The request's document once it has ended, or as it is after ``patience`` seconds."""
+    async def outcome(self, correlation_id: str, patience: float, *, known: bool = True) -> dict[str, Any]:
+        """The request's document once it has ended, or as it is after ``patience`` seconds.
+
+        ``known`` says that the builder has it already; otherwise it may still come to it.
+        """
         end = asyncio.get_running_loop().time() + patience
         while True:
             async with self._slots:
                 response = await self._client.get(f"/async-jobs/{correlation_id}")
             document = _document(response)
-            if response.status_code != httpx.codes.OK or not isinstance(document, dict):
+            over = asyncio.get_running_loop().time() > end
+            if response.status_code == httpx.codes.OK and isinstance(document, dict):
+                if document["status"] in ENDED or over:
+                    return document
+            elif known or over:
                 return {"correlation_id": correlation_id, "status": "unknown", "message": str(document)}
-            if document["status"] in ENDED or asyncio.get_running_loop().time() > end:
-                return document
             await asyncio.sleep(_POLL)
 
     async def _post(self, event: Outgoing) -> httpx.Response:

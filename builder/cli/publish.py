@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 
-from builder.cli.options import Parsers, add_output, new_parser
+from builder.cli.options import Parsers, add_amqp, add_output, new_parser
 
 EXAMPLE = "knative-lambda-builder publish --url http://localhost:8080 --count 10 --wait"
-SUMMARY = "Send job start events, and follow them to their outcomes."
+SUMMARY = "Send job start events over HTTP or to RabbitMQ, and follow them to their outcomes."
 
 
 def add_parser(commands: Parsers) -> None:
@@ -17,10 +17,20 @@ def add_parser(commands: Parsers) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes; without any, one event of 004's own example goes to the local service."""
-    parser.add_argument("--url", default="http://localhost:8080", help="the receiver (default: %(default)s)")
+    """What the command takes; without any, one event of 004's own example goes to the broker that is set, if one is.
+
+    Where none is, it goes to the local service.
+    """
+    add_amqp(parser)
+    parser.add_argument(
+        "--url",
+        help="the receiver, and with --amqp whom --wait asks (default: http://localhost:8080; given without --amqp: "
+        "over HTTP even if rabbitmq.url is set)",
+    )
     parser.add_argument("--count", type=_positive, default=1, help="how many events (default: %(default)s)")
-    parser.add_argument("--mode", choices=["binary", "structured"], default="binary", help="default: %(default)s")
+    parser.add_argument(
+        "--mode", choices=["binary", "structured"], help="default: binary over HTTP, structured to RabbitMQ"
+    )
     parser.add_argument("--third-party-id", default="0307ea43639b4616b044d190310a26bd", metavar="ID")
     parser.add_argument(
         "--parser-id", metavar="ID", help="default: 004's; with --count its number is added, for targets of their own"

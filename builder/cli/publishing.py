@@ -5,28 +5,42 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from builder.adapters.http_publisher import HttpPublisher, Outgoing, Sent
-from builder.events.outgoing import encode_binary, encode_structured, job_start_event
+from builder.adapters.http_publisher import HttpPublisher
+from builder.cli.options import amqp_settings
+from builder.events.outgoing import Outgoing, Sent, encode_binary, encode_structured, job_start_event
+from builder.rabbitmq_settings import Rabbitmq
 
 WELL = frozenset({"created", "adopted", "superseded"})
 
 
+class Publisher(Protocol):
+    """One road for events."""
+
+    def send_all(self, events: Iterable[Outgoing], patience: float) -> AsyncIterator[Sent]:
+        """Send the events; yields in the order of the answers."""
+
+
 async def publish(parsed: argparse.Namespace) -> int:
     """The exit code: 0 if all were accepted and, where they were followed, ended well."""
+    broker = _broker(parsed)
+    if broker is not None and parsed.mode == "binary":
+        print("publish: --mode binary is for HTTP; to RabbitMQ events go in structured mode", file=sys.stderr)
+        return 2
     show = parsed.output == "text"
-    async with HttpPublisher.open(parsed.url) as publisher:
-        sent = []
-        async for one in publisher.send_all(_events(parsed), parsed.timeout):
+    sent = []
+    async with _publisher(parsed, broker) as publisher:
+        async for one in publisher.send_all(_events(parsed, structured=broker is not None), parsed.timeout):
             sent.append(one)
             if show:
                 print(_line(one))
-        accepted = [one for one in sent if one.accepted]
-        outcomes = await _follow(publisher, accepted, parsed.timeout) if parsed.wait else []
+    accepted = [one for one in sent if one.accepted]
+    outcomes = await _follow(parsed, accepted, known=broker is None) if parsed.wait else []
     if show:
         for outcome in outcomes:
             print(_outcome_line(outcome))
@@ -38,18 +52,43 @@ async def publish(parsed: argparse.Namespace) -> int:
     return 0 if len(accepted) == len(sent) and ended_well else 1
 
 
-async def _follow(publisher: HttpPublisher, accepted: list[Sent], patience: float) -> list[dict[str, Any]]:
+def _broker(parsed: argparse.Namespace) -> Rabbitmq | None:
+    """The broker to publish to; None for HTTP. What was typed wins over what is set."""
+    if parsed.amqp is None and parsed.url is not None:
+        return None
+    settings = amqp_settings(parsed).rabbitmq
+    return settings if settings.urls else None
+
+
+@asynccontextmanager
+async def _publisher(parsed: argparse.Namespace, broker: Rabbitmq | None) -> AsyncIterator[Publisher]:
+    if broker is None:
+        async with HttpPublisher.open(_receiver(parsed)) as over_http:
+            yield over_http
+        return
+    from builder.adapters.rabbitmq.publisher import AmqpPublisher  # noqa: PLC0415 -- only who has a broker pays for it
+
+    async with AmqpPublisher.open(broker) as over_amqp:
+        yield over_amqp
+
+
+def _receiver(parsed: argparse.Namespace) -> str:
+    return "http://localhost:8080" if parsed.url is None else str(parsed.url)
+
+
+async def _follow(parsed: argparse.Namespace, accepted: list[Sent], *, known: bool) -> list[dict[str, Any]]:
     outcomes = []
-    waits = [publisher.outcome(one.correlation_id, patience) for one in accepted]
-    with tqdm(total=len(waits), unit="event", file=sys.stderr, desc="outcomes", disable=None) as bar:
-        for done in asyncio.as_completed(waits):
-            outcomes.append(await done)
-            bar.update()
+    async with HttpPublisher.open(_receiver(parsed)) as builder:
+        waits = [builder.outcome(one.correlation_id, parsed.timeout, known=known) for one in accepted]
+        with tqdm(total=len(waits), unit="event", file=sys.stderr, desc="outcomes", disable=None) as bar:
+            for done in asyncio.as_completed(waits):
+                outcomes.append(await done)
+                bar.update()
     return outcomes
 
 
-def _events(parsed: argparse.Namespace) -> Iterator[Outgoing]:
-    encode = encode_binary if parsed.mode == "binary" else encode_structured
+def _events(parsed: argparse.Namespace, *, structured: bool) -> Iterator[Outgoing]:
+    encode = encode_structured if structured or parsed.mode == "structured" else encode_binary
     for number in range(1, parsed.count + 1):
         parser_id = parsed.parser_id or "0197ad6c10b973b2b854a0e652155b7e"
         if parsed.count > 1:
@@ -68,7 +107,7 @@ def _events(parsed: argparse.Namespace) -> Iterator[Outgoing]:
         )
         headers, body = encode(event)
         correlation_id = str(event.get_extension("correlationid"))
-        yield Outgoing(event.get_id(), correlation_id, headers, body)
+        yield Outgoing(event.get_id(), correlation_id, event.get_type(), headers, body)
 
 
 def _environment(entries: list[str]) -> dict[str, str]:
@@ -76,7 +115,8 @@ def _environment(entries: list[str]) -> dict[str, str]:
 
 
 def _line(sent: Sent) -> str:
-    return f"{sent.status} {json.dumps(sent.answer)} event={sent.event_id} correlation_id={sent.correlation_id}"
+    answer = "" if sent.answer is None else f" {json.dumps(sent.answer)}"
+    return f"{sent.status}{answer} event={sent.event_id} correlation_id={sent.correlation_id}"
 
 
 def _outcome_line(outcome: dict[str, Any]) -> str:

@@ -4,8 +4,9 @@ https://github.com/cloudevents/sdk-python (2.x, ``cloudevents.core``)
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
@@ -16,6 +17,35 @@ from builder.events.routing import JOB_START, QUEUE_SOURCE
 
 Message: TypeAlias = tuple[dict[str, str], bytes]
 """Headers and body of an HTTP request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came back. ``status`` is of HTTP, or a word of AMQP; ``answer`` the JSON document, a text, or None.
+
+    ``accepted`` if the receiver answers for the event now.
+    """
+
+    event_id: str
+    correlation_id: str
+    status: int | str
+    answer: Any
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One event on its way: ``headers`` and ``body`` are the whole HTTP message."""
+
+    event_id: str
+    correlation_id: str
+    type: str
+    headers: dict[str, str]
+    body: bytes
+
+    def answered(self, status: int | str, answer: Any, *, accepted: bool) -> Sent:
+        """What came back for it."""
+        return Sent(self.event_id, self.correlation_id, status, answer, accepted)
 
 
 def job_start_event(

@@ -22,6 +22,9 @@ from yarl import URL
 from builder.errors import BrokerAway, BrokerDenied, BrokerError, Problem, SettingsError
 from builder.rabbitmq_settings import Rabbitmq, Tls
 
+_SILENT = "the connection to the broker was lost: no sign of life for too long"
+_CLOSED = "the connection to the broker is closed"
+
 
 async def connect(settings: Rabbitmq, name: str = "knative-lambda-builder") -> AbstractConnection:
     """A connection to the first broker of ``rabbitmq.url`` that has us. ``name`` is what the broker's people see.
@@ -58,6 +61,9 @@ async def connected(settings: Rabbitmq, name: str = "knative-lambda-builder") ->
 def plain_words() -> Iterator[None]:
     """Turns what aio-pika raises when a connection or channel breaks into a ``BrokerError``.
 
+    When a connection ends, aiormq hands whatever ended it to all who wait for an answer: a bare ``Exception`` where we
+    closed it ourselves, and a ``CancelledError`` where its reader was cancelled because the other side was silent.
+
     Raises:
         BrokerAway: the connection is gone.
         BrokerError: the broker closed the channel, for the reason that the message has.
@@ -69,6 +75,15 @@ def plain_words() -> Iterator[None]:
         raise BrokerAway(msg) from exc
     except AMQPError as exc:
         raise BrokerError(_words(exc)) from exc
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BrokerAway(_SILENT) from exc
+    except Exception as exc:
+        if type(exc) is not Exception:
+            raise
+        raise BrokerAway(_CLOSED) from exc
 
 
 def masked(url: str) -> str:
