@@ -23,9 +23,9 @@ from builder.flow.ports import Journal
 from builder.models import DeadLetter, FailureReason
 from builder.retry import Backoff
 from builder.settings import Settings
-from builder.stats import Stats
+from builder.stats import MessageEnd, Stats
 
-RECONNECTING = Backoff(base=0.2, cap=10.0)
+RECONNECTING = Backoff(base=0.2, cap=5.0)
 _LOOK = 1.0
 """Seconds between two looks at how many messages wait."""
 
@@ -86,7 +86,7 @@ class Consumer:
         """Connect, consume, and begin anew when that has ended, until ``close``."""
         failures = 0
         while not self._stopping:
-            began = self._clock()
+            acked = self._stats.messages[MessageEnd.ACKED]
             try:
                 await self._live()
             except (BrokerError, SettingsError) as exc:
@@ -96,7 +96,7 @@ class Consumer:
                 if task is None or task.cancelling():
                     raise
                 self._tell("the connection to the broker was lost")  # aiormq's own, of a connection that closes
-            if self._clock() - began > RECONNECTING.cap:
+            if self._stats.messages[MessageEnd.ACKED] > acked:
                 failures = 0
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RECONNECTING.delay(failures, self._draw, floor=0.05)):
@@ -132,7 +132,8 @@ class Consumer:
             with plain_words():
                 channel = await connection.channel(publisher_confirms=False)
                 session = Session(await channel.get_underlay_channel(), self._stats, self._clock, self._now)
-            await session.consume(self._queue, self._settings.async_job_creator.max_queue_size)
+            patience = self._settings.rabbitmq.connect_timeout
+            await session.consume(self._queue, self._settings.async_job_creator.max_queue_size, patience)
             self._session = session
             log.info("consuming", queue=self._queue, after=self._trouble)
             self._trouble = None

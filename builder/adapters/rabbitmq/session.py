@@ -41,19 +41,20 @@ class Session:
         """How many messages are in our hands."""
         return len(self._held)
 
-    async def consume(self, queue: str, prefetch: int) -> None:
+    async def consume(self, queue: str, prefetch: int, patience: float) -> None:
         """Begin, or have ``prefetch`` messages more at once.
 
         Raises:
-            BrokerError: the broker says why not.
+            BrokerError: the broker says why not, or nothing for ``patience`` seconds: one that has just started may
+                take connections, and leave those waiting for a minute who ask for a queue too early.
         """
         channel = self._channel
         if not self._tags:
             channel.closing.add_done_callback(self._on_close)
             channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         with plain_words():
-            await channel.basic_qos(prefetch_count=min(prefetch, MOST_UNACKED))
-            consumed = await channel.basic_consume(queue, self._on_message)
+            await channel.basic_qos(prefetch_count=min(prefetch, MOST_UNACKED), timeout=patience)
+            consumed = await channel.basic_consume(queue, self._on_message, timeout=patience)
         self._tags.append(str(consumed.consumer_tag))
 
     async def stop_consuming(self) -> None:
