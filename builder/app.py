@@ -101,20 +101,23 @@ def assemble(settings: Settings, cluster: Cluster, journal: Custody, rights: Rig
     )
     recovery = Recovery(settings, journal, queue, results, clock, now)
     office = DeadLetterOffice(settings, journal, queue, results, clock, now)
-    consumer = _consumer(settings, intake, journal, stats)
+    consumer = _consumer(settings, intake, journal, outage, pool, stats)
     if consumer is not None:
         pool.holders.append(consumer)
     overview = Overview(stats, queue, pool, outage, permissions, results, intake, journal, recovery, clock, consumer)
     return Parts(settings, journal, intake, pool, outage, permissions, recovery, office, overview, stats, consumer)
 
 
-def _consumer(settings: Settings, intake: Intake, journal: Journal, stats: Stats) -> "Consumer | None":
+def _consumer(
+    settings: Settings, intake: Intake, journal: Journal, outage: Outage, pool: WorkerPool, stats: Stats
+) -> "Consumer | None":
     """The AMQP door, where there is a broker."""
     if not settings.rabbitmq.urls:
         return None
     from builder.adapters.rabbitmq.consumer import Consumer  # noqa: PLC0415 -- a tenth of a second and 8 MiB
 
-    return Consumer(settings, intake, journal, stats, asyncio.get_running_loop().time, _now)
+    clock = asyncio.get_running_loop().time
+    return Consumer(settings, intake, journal, outage, stats, clock, _now, waiting=lambda: len(pool.room))
 
 
 @asynccontextmanager

@@ -96,6 +96,7 @@ class Rabbitmq(Section):
     connect_timeout: Duration = 5.0
     heartbeat: Duration = 20.0
     confirm_timeout: Duration = 30.0
+    consumer_timeout: Duration = 1800.0
     exchange: AmqpName = "cloud-events"
     queues: Queues = Queues()
     cluster_name: str | None = None

@@ -92,7 +92,7 @@ class Queue:
         await eventually(lambda: self.count(LETTERS), lambda there: there >= count, within)
         queue = await (await self.channel()).get_queue(LETTERS, ensure=False)
         letters = [await queue.get(no_ack=True) for _ in range(count)]
-        assert await self.count(LETTERS) == 0
+        assert await self.count(LETTERS) == 0, "there are more"
         return letters
 
 
@@ -135,7 +135,7 @@ async def consuming(
 ) -> AsyncIterator[Road]:
     """A service on the embedded cluster; it ends as SIGTERM ends one. Without ``workers`` items stay in its queue."""
     section = {"url": vhost.url, **(rabbitmq or {})}
-    known = building.settings(rabbitmq=section, custody="broker", **settings)
+    known = building.settings(**{"rabbitmq": section, "custody": "broker", **settings})
     async with AsyncExitStack() as stack:
         if cluster is None:
             cluster = await stack.enter_async_context(MemoryCluster(known.memory))

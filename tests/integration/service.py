@@ -208,9 +208,13 @@ class Services:
 
     async def start_doomed(self, namespace: Namespace, point: Failpoint, count: int, **settings: Any) -> Service:
         """A service that dies at the ``count``-th time that it reaches the failpoint; it may have done so already."""
-        service = self.spawn(namespace, environ={failpoints.VARIABLE: f"{point}:{count}"}, **settings)
+        service = self.spawn_doomed(namespace, point, count, **settings)
         await service.listening_or_dead()
         return service
+
+    def spawn_doomed(self, namespace: Namespace, point: Failpoint, count: int, **settings: Any) -> Service:
+        """As ``start_doomed``, but not waited for."""
+        return self.spawn(namespace, environ={failpoints.VARIABLE: f"{point}:{count}"}, **settings)
 
     def spawn(
         self,

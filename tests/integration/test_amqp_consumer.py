@@ -4,11 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 
 from builder.adapters.memory_cluster import MemoryCluster
-from builder.errors import Denied
-from builder.events.parsing import BATCH_TYPE
+from builder.errors import Denied, NotSettled, Unreachable
+from builder.events.parsing import BATCH_TYPE, parse_http
 from builder.flow.letter_headers import LetterKind, read_note
 from builder.models import Manifest, RejectReason
 from builder.settings import Memory
@@ -28,8 +29,15 @@ class SlowCluster(MemoryCluster):
         super().__init__(Memory())
         self.open = asyncio.Event()
         self.created: list[str] = []
+        self.away = False
+
+    async def probe(self) -> None:
+        if self.away:
+            msg = "connection refused"
+            raise Unreachable(msg)
 
     async def create(self, job: Manifest) -> None:
+        await self.probe()
         await self.open.wait()
         name = job["metadata"]["name"]
         if "-bad" in name:
@@ -171,3 +179,97 @@ async def test_stopping(queue: Queue, cluster: SlowCluster) -> None:
     async with consuming(queue.vhost, cluster) as road:
         await road.until_ended(20)
     assert (len(cluster.created), await queue.count()) == (20, 0)
+
+
+async def test_set_aside_items_make_room(queue: Queue, cluster: SlowCluster) -> None:
+    """Those that wait for other builds keep their messages, and do not keep others from coming."""
+    cluster.open.set()
+    policy = {"maxQueueSize": 4, "retryDelay": "30s"}
+    await queue.publish(*(build_of(f"p{number}", event_id=f"old-{number}") for number in range(10)))
+    async with consuming(queue.vhost, cluster, asyncJobCreator=policy) as road:
+        await road.until_ended(10)
+        later = [
+            dict(build_of(f"p{number}", event_id=f"new-{number}"), time="2025-01-01T00:00:00Z") for number in range(10)
+        ]
+        await queue.publish(*later, build_of("free"))
+        await road.until(lambda road: road.outcomes()["created"] == 11)
+        assert cluster.created[-1] == "kaniko-job-acme-free"
+        assert road.consumer.held == 10
+        for number in range(10):
+            cluster.finish(f"kaniko-job-acme-p{number}", succeeded=True)
+        assert road.parts.stats.messages[MessageEnd.ACKED] == 11
+    assert await eventually(queue.count, lambda count: count == 10)
+
+
+async def test_held_for_long(queue: Queue, cluster: SlowCluster) -> None:
+    """Before the broker loses its patience the message goes back, and comes again to the same event."""
+    await queue.publish(build_of("p0"), build_of("p1"))
+    async with consuming(queue.vhost, cluster, rabbitmq={"consumerTimeout": "200ms"}) as road:
+        await road.until(lambda road: road.parts.stats.redelivered >= 4)
+        assert road.parts.stats.accepted.total() == 2
+        cluster.open.set()
+        await road.until_ended(2)
+    assert (len(cluster.created), await queue.count()) == (2, 0)
+
+
+async def test_held_in_an_outage(queue: Queue, cluster: SlowCluster) -> None:
+    """Nothing is taken while no Job can be made, or each round would count towards the broker's limit."""
+    cluster.away = True
+    cluster.open.set()
+    await queue.publish(build_of("p0"), build_of("p1"))
+    async with consuming(queue.vhost, cluster, rabbitmq={"consumerTimeout": "200ms"}) as road:
+        await road.until(lambda road: road.parts.stats.accepted.total() == 2)
+        await eventually(queue.count, lambda count: count == 2)
+        assert (road.consumer.held, road.consumer.trouble) == (0, None)
+        cluster.away = False
+        await road.until_ended(2)
+        assert road.parts.stats.redelivered == 2
+    assert (len(cluster.created), await queue.count()) == (2, 0)
+
+
+async def test_custody_broker_takes_nothing_over_http(queue: Queue, cluster: SlowCluster) -> None:
+    """A 503, which a Knative broker takes for "later"; the other routes stay."""
+    async with (
+        consuming(queue.vhost, cluster, server={"host": "127.0.0.1", "port": 0}) as road,
+        road.parts.listening() as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        await road.until_consuming()
+        for headers, body in (binary(build_of("p0")), ({"content-type": "text/plain"}, b"?")):
+            answer = await client.post("/", headers=headers, content=body)
+            assert (answer.status_code, answer.json()["detail"]) == (
+                503,
+                "events are taken from RabbitMQ only (setting custody: broker)",
+            )
+        assert (await client.get("/health/ready")).status_code == 200
+        stats = (await client.get("/async-jobs/stats")).json()
+        assert (stats["refused"]["http_off"], stats["broker"]["up"]) == (2, True)
+
+
+async def test_by_both_roads(queue: Queue, cluster: SlowCluster) -> None:
+    """The same event over HTTP and by AMQP is one Job, whichever comes first; a message waits for HTTP's end of it."""
+    cluster.open.set()
+    async with consuming(queue.vhost, cluster, custody="sender") as road:
+        await road.until_consuming()
+        for number in range(2):
+            event = parse_http(
+                None, binary(build_of(f"p{number}"))[0].items(), binary(build_of(f"p{number}"))[1]
+            ).items[0]
+            if number == 0:
+                await road.parts.intake.offer(event)
+            await queue.publish(build_of(f"p{number}"))
+            await road.until(lambda road: road.parts.stats.messages[MessageEnd.ACKED] == number + 1)  # noqa: B023
+            await road.parts.intake.offer(event)
+        cluster.open.clear()
+        event = parse_http(None, binary(build_of("bad"))[0].items(), binary(build_of("bad"))[1]).items[0]
+        offer = asyncio.create_task(road.parts.intake.offer(event))
+        await road.until(lambda road: road.parts.pool.unfinished())
+        await queue.publish(build_of("bad"))
+        await road.until(lambda road: road.consumer.held == 1)
+        cluster.open.set()
+        with pytest.raises(NotSettled):
+            await offer
+        (letter,) = await queue.letters(1)
+        assert letter.redelivered is False
+        assert road.parts.stats.messages == {MessageEnd.ACKED: 3, MessageEnd.REQUEUED: 1}
+    assert cluster.created == ["kaniko-job-acme-p0", "kaniko-job-acme-p1"]

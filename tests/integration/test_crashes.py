@@ -6,23 +6,16 @@ The process dies there, another goes on with its journal, and the sender sends a
 import signal
 import socket
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builder.events.request import build_request
 from builder.failpoints import OF_AMQP, Failpoint
-from builder.jobs.manifest import build_job
-from builder.models import Manifest
-from builder.settings_sources import validate
-from tests.building import event
-from tests.contract.harness import a_job
-from tests.integration.messages import Document, build_of
 from tests.integration.namespace import Namespace
 from tests.integration.sender import Sender, account
-from tests.integration.service import Services, settings_tree
+from tests.integration.service import Services
+from tests.integration.ways import every_way, surroundings, wish
 from tests.integration.witness import Witness
 
 pytestmark = [
@@ -30,9 +23,6 @@ pytestmark = [
     # Of the sender here, not of the service: connections to a server that is killed may be left to be collected.
     pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
 ]
-
-YEAR = timedelta(days=365)
-NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 OVER_HTTP = [point for point in Failpoint if point not in OF_AMQP]
 
@@ -51,28 +41,6 @@ NTH_TIMES = [*((point, 3) for point in OVER_HTTP), (Failpoint.BEFORE_COMMIT, 25)
 def settings(tmp_path: Path) -> dict[str, Any]:
     """One journal for all services of a test, which come one after the other; and back-off that it can wait for."""
     return {"journal": tmp_path / "journal.sqlite3", "asyncJobCreator": {"maxRetryDelay": "200ms"}}
-
-
-def job_of(parser_id: str, at: datetime) -> Manifest:
-    """The Job that an earlier event left behind."""
-    settings = validate(settings_tree({}))
-    earlier = event(f"before-{parser_id}", target=("acme", parser_id), time=at)
-    return build_job(build_request(earlier, NOON, settings.build, settings.intake), settings)
-
-
-def every_way() -> list[Document]:
-    """Events that come to every end there is, by every way: see ``surroundings``."""
-    free = [build_of(f"free{number}") for number in range(3)]
-    invalid = build_of("invalid", runtime="cobol")
-    return [*free, build_of("finished"), build_of("busy"), build_of("newer"), build_of("taken"), invalid]
-
-
-async def surroundings(namespace: Namespace) -> None:
-    """What stands under the names that those events want: a finished build, an active one, a newer one, a stranger."""
-    async with Witness.open(namespace) as kubelet:
-        jobs = [job_of("finished", NOON - YEAR), job_of("busy", NOON - YEAR), job_of("newer", NOON + YEAR)]
-        await namespace.create(*jobs, a_job("kaniko-job-acme-taken"))
-        await kubelet.end_builds(["kaniko-job-acme-finished"])
 
 
 @pytest.mark.parametrize(("point", "count"), FIRST_TIMES)
@@ -159,9 +127,3 @@ async def test_killed_again_and_again_under_load(
     assert outcomes.total() == len(sender.accepted) == sent
     assert outcomes["failed"] == 0
     print(f"{len(NTH_TIMES)} crashes, {sent} events:", dict(outcomes))  # noqa: T201 -- for the record
-
-
-def wish(number: int) -> Document:
-    """One of many events for a few targets, each requested a second after the one before it."""
-    document = build_of(f"parser{number % 5}", event_id=f"e-{number}")
-    return document | {"time": (NOON + timedelta(seconds=number)).isoformat()}

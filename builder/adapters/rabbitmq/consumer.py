@@ -19,6 +19,7 @@ from builder.events.amqp import content_type_of, parse_amqp
 from builder.events.parsing import Item, Mode, Rejected
 from builder.failpoints import Failpoint, reach
 from builder.flow.intake import Intake
+from builder.flow.outage import Outage
 from builder.flow.ports import Journal
 from builder.models import DeadLetter, FailureReason
 from builder.retry import Backoff
@@ -35,7 +36,8 @@ log = structlog.get_logger(__name__)
 class Consumer:
     """Consumes ``rabbitmq.queues.kanikoJobs``. ``clock`` is the loop's time, ``now`` the time of day in UTC.
 
-    ``trouble`` says why nothing is consumed; ``ready`` how many messages waited in the broker a moment ago.
+    ``trouble`` says why nothing is consumed; ``ready`` how many messages waited in the broker a moment ago. ``waiting``
+    tells how many items are set aside: they keep their messages, and others may come in their place.
     """
 
     def __init__(
@@ -43,13 +45,18 @@ class Consumer:
         settings: Settings,
         intake: Intake,
         journal: Journal,
+        outage: Outage,
         stats: Stats,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        waiting: Callable[[], int],
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._queue = settings.rabbitmq.queues.kaniko_jobs.name
+        self._prefetch = settings.async_job_creator.max_queue_size
+        self._outage = outage
+        self._waiting = waiting
         self._intake = intake
         self._stats = stats
         self._clock = clock
@@ -132,8 +139,7 @@ class Consumer:
             with plain_words():
                 channel = await connection.channel(publisher_confirms=False)
                 session = Session(await channel.get_underlay_channel(), self._stats, self._clock, self._now)
-            patience = self._settings.rabbitmq.connect_timeout
-            await session.consume(self._queue, self._settings.async_job_creator.max_queue_size, patience)
+            await self._ask(session)
             self._session = session
             log.info("consuming", queue=self._queue, after=self._trouble)
             self._trouble = None
@@ -151,21 +157,56 @@ class Consumer:
         closing = asyncio.create_task(self._closing.wait(), name="closing")
         answering = asyncio.create_task(session.answer(), name="answer")
         looking = asyncio.create_task(self._look(connection), name="look")
+        tending = asyncio.create_task(self._tend(session), name="tend")
         over = asyncio.create_task(session.over(), name="over")
-        tasks: set[asyncio.Task[object]] = {self._taking, closing, answering, looking, over}
+        tasks: list[asyncio.Task[object]] = [self._taking, closing, answering, looking, tending, over]
+        open_ones = set(tasks)
         try:
             while not (closing.done() or over.done()):
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                done, open_ones = await asyncio.wait(open_ones, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {over}:
                     if not task.cancelled():
                         task.result()
-                tasks -= done
         finally:
-            for task in (self._taking, closing, answering, looking, over):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(self._taking, closing, answering, looking, over, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         if over.done() and not over.cancelled():
             raise lost(over.result())
+
+    async def _ask(self, session: Session) -> None:
+        await session.consume(self._queue, self._prefetch, self._settings.rabbitmq.connect_timeout)
+
+    async def _tend(self, session: Session) -> None:
+        """As many messages as there is room for, and none so long that the broker would close the channel over it."""
+        too_long = self._settings.rabbitmq.consumer_timeout / 2
+        while not self._stopping:
+            wanted = 1 + self._waiting() // self._prefetch
+            if session.shares < wanted:
+                await self._ask(session)
+            elif session.shares > wanted:
+                await session.consume_less()
+            overdue = [delivery for delivery in session.held() if self._clock() - delivery.since > too_long]
+            if overdue:
+                await self._renew(session, overdue)
+            await asyncio.sleep(_LOOK)
+
+    async def _renew(self, session: Session, overdue: list[Delivery]) -> None:
+        """Hand messages back that have been here for long; they come again at once and join their events.
+
+        In an outage of the API server that would go on, and each round counts towards ``deliveryLimit``: then all go
+        back, and nothing is taken until it is over.
+        """
+        log.info("messages_renewed", queue=self._queue, messages=len(overdue))
+        if self._outage.reason is None:
+            for delivery in overdue:
+                delivery.hand_back()
+            return
+        await session.stop_consuming()
+        for delivery in session.held():
+            delivery.hand_back()
+        await self._outage.over()
+        await self._ask(session)
 
     async def _look(self, connection: AbstractConnection) -> None:
         """How many messages wait: a passive declare knows at once what the management's counters learn later."""
@@ -194,6 +235,8 @@ class Consumer:
 
     async def _take(self, delivery: Delivery) -> None:
         """Take in the events of one message. It is acked when all of them have come to their ends."""
+        if not delivery.held:
+            return
         reach(Failpoint.MESSAGE_DELIVERED)
         try:
             if not self._custody.over(delivery):

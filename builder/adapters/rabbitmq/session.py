@@ -35,7 +35,8 @@ class Session:
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tags: list[str] = []
         self._held: dict[int, Delivery] = {}
-        self.acked = 0
+        channel.closing.add_done_callback(self._on_close)
+        channel.on_consumer_cancel_callbacks.add(self._on_cancel)
 
     def __len__(self) -> int:
         """How many messages are in our hands."""
@@ -49,19 +50,25 @@ class Session:
                 take connections, and leave those waiting for a minute who ask for a queue too early.
         """
         channel = self._channel
-        if not self._tags:
-            channel.closing.add_done_callback(self._on_close)
-            channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         with plain_words():
             await channel.basic_qos(prefetch_count=min(prefetch, MOST_UNACKED), timeout=patience)
             consumed = await channel.basic_consume(queue, self._on_message, timeout=patience)
         self._tags.append(str(consumed.consumer_tag))
 
+    @property
+    def shares(self) -> int:
+        """How often ``prefetch`` messages are asked for."""
+        return len(self._tags)
+
+    async def consume_less(self) -> None:
+        """Take back one ``consume``. Its messages stay in our hands."""
+        with plain_words():
+            await self._channel.basic_cancel(self._tags.pop())
+
     async def stop_consuming(self) -> None:
         """Nothing more is delivered once this returns; what nobody has looked at goes back."""
-        with plain_words():
-            while self._tags:
-                await self._channel.basic_cancel(self._tags.pop())
+        while self._tags:
+            await self.consume_less()
         while self._arrived:
             self.hand_back(self._arrived.popleft())
 
@@ -108,7 +115,6 @@ class Session:
     def ack(self, delivery: Delivery) -> None:
         """See ``Answering``. Of a message that is not held any more the broker hears nothing."""
         if self._let_go(delivery):
-            self.acked += 1
             self._say(Basic.Ack(delivery.tag))
             self._stats.messages[MessageEnd.ACKED] += 1
             since = delivery.properties.timestamp
