@@ -223,7 +223,7 @@ async def test_held_in_an_outage(queue: Queue, cluster: SlowCluster) -> None:
         assert (road.consumer.held, road.consumer.trouble) == (0, None)
         cluster.away = False
         await road.until_ended(2)
-        assert road.parts.stats.redelivered == 2
+        await road.until(lambda road: road.parts.stats.redelivered == 2 and road.consumer.held == 0)
     assert (len(cluster.created), await queue.count()) == (2, 0)
 
 
