@@ -112,7 +112,7 @@ class BuildQueue:
     def _give_up(self, waiter: asyncio.Future[None]) -> None:
         if waiter.done() and not waiter.cancelled():
             self.release()  # the slot came in the very moment of giving up: hand it on
-        else:
+        elif waiter in self._for_slot:  # or it was passed over when a slot came between the time-out and this line
             self._for_slot.remove(waiter)
 
 

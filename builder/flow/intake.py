@@ -88,8 +88,8 @@ class Intake:
             await self.settled(ticket)
         return ticket
 
-    async def take(self, item: Event | Rejected, *, patient: bool = True, custodian: Custodian | None = None) -> Ticket:
-        """Take one event in. ``patient`` says whether to wait for a slot (``intake.slotWait``) in a full queue.
+    async def take(self, item: Event | Rejected, *, custodian: Custodian | None = None) -> Ticket:
+        """Take one event in, after at most ``intake.slotWait`` for a slot in a full queue.
 
         A transport that can hold its events itself brings its ``custodian``, and waits for a slot as long as it takes.
 
@@ -123,7 +123,7 @@ class Intake:
         if self._queue.full and await self._journal.seen(item.identity):
             ticket = self._duplicate(item, request, flow_of(item))
         else:
-            await self._reserve(item, patient=patient)
+            await self._reserve(item)
             ticket = await self._take_in(item, request, accepted_at, self._journal, flow_of(item))
         if self._settings.custody == "sender":
             return ticket._replace(end=self._journal.outcome(item.identity))
@@ -170,19 +170,19 @@ class Intake:
         log.warning("event_rejected", reason=reason.value, fields=fields, event_id=rejected.attributes.get("id"))
         return error
 
-    async def _reserve(self, event: Event, *, patient: bool) -> None:
+    async def _reserve(self, event: Event) -> None:
         try:
-            await self._slot(patient=patient)
+            await self._slot()
         except QueueFull:
             self._stats.refused[RefusedBecause.QUEUE_FULL] += 1
             log.warning("event_refused", reason="queue_full", event_id=event.id, event_source=event.source)
             raise
 
-    async def _slot(self, *, patient: bool) -> None:
+    async def _slot(self) -> None:
         if self._crowded():
             msg = "too many events wait for other builds or for room (setting asyncJobCreator.maxWaiting)"
             raise QueueFull(msg, retry_after=self._settings.async_job_creator.max_retry_delay)
-        await self._queue.reserve(self._settings.intake.slot_wait if patient else 0.0)
+        await self._queue.reserve(self._settings.intake.slot_wait)
 
     async def _take_in(
         self, event: Event, request: BuildRequest, accepted_at: datetime, custodian: Custodian, flow: Flow

@@ -35,6 +35,15 @@ class Sender:
 
         await eventually(again, lambda owed: not owed)
 
+    async def redeliver_all_but(self, service: Service, *hopeless: str) -> None:
+        """Send again what is owed, until only those are left that can never end well."""
+
+        async def again() -> set[str]:
+            await self.deliver(service, *self.owed.values())
+            return self.owed.keys() - set(hopeless)
+
+        await eventually(again, lambda owed: not owed, within=60.0)
+
     async def _deliver(self, service: Service, document: Document) -> None:
         headers, body = binary(document)
         try:
@@ -51,7 +60,7 @@ class Sender:
             assert answer.status_code in _NOT_NOW, answer.text
 
 
-async def all_settled(service: Service, within: float = 30.0) -> None:
+async def all_settled(service: Service, within: float = 60.0) -> None:
     """Return when the service has nothing more to do, nor anything to bring back."""
 
     async def left() -> Document:

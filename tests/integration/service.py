@@ -22,6 +22,8 @@ from tests.integration.namespace import Namespace
 ROOT = Path(__file__).parents[2]
 ENDED = frozenset({"created", "adopted", "superseded", "failed"})
 REGISTRY = "registry.example.com"
+PATIENCE = 60.0
+"""Seconds that a process may take to start or to end on a machine that has much else to do."""
 _TAIL = 30
 _NOT_OURS = ("BUILDER_", "KUBE", "K_", "OTEL_")
 
@@ -83,7 +85,7 @@ class Service:
 
     async def listening(self) -> None:
         """Wait until it says where it listens."""
-        (line,) = await eventually(self._first_words, bool)
+        (line,) = await eventually(self._first_words, bool, PATIENCE)
         self.url = line["url"]
         self.http.base_url = httpx.URL(self.url)
 
@@ -93,7 +95,7 @@ class Service:
         async def look() -> bool:
             return self._process.poll() is not None or bool(self.logged("listening"))
 
-        await eventually(look, bool)
+        await eventually(look, bool, PATIENCE)
         if self.alive:
             await self.listening()
 
@@ -169,7 +171,7 @@ class Service:
         """What the kubelet or Ctrl-C sends."""
         self._process.send_signal(number)
 
-    async def exit_code(self, within: float = 20.0) -> int:
+    async def exit_code(self, within: float = PATIENCE) -> int:
         """Wait for its end; a signal's number is negative."""
         return await asyncio.to_thread(self._process.wait, within)
 

@@ -25,11 +25,7 @@ from tests.integration.sender import Sender, account
 from tests.integration.service import Service, Services
 from tests.integration.witness import Witness
 
-pytestmark = [
-    pytest.mark.integration,
-    # Of the sender here, not of the service: connections to a server that is killed may be left to be collected.
-    pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
-]
+pytestmark = pytest.mark.integration
 
 HISTORIES = int(os.environ.get("KNATIVE_LAMBDA_BUILDER_TEST_HISTORIES", "3"))
 LIVES = 5
@@ -102,6 +98,7 @@ class History:
         return document
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("number", range(HISTORIES))
 async def test_every_accepted_event_comes_to_one_end(
     namespace_apart: Namespace, services: Services, tmp_path: Path, number: int

@@ -15,11 +15,7 @@ from tests.integration.sender import Sender, account
 from tests.integration.service import Service, Services
 from tests.integration.witness import Witness
 
-pytestmark = [
-    pytest.mark.integration,
-    # Of the sender here, not of the service: connections to a server that is killed may be left to be collected.
-    pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
-]
+pytestmark = pytest.mark.integration
 
 CONNECTIONS = 64
 KILLS = 10

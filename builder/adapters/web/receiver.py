@@ -24,7 +24,7 @@ from builder.errors import EventRejected, NotNow, QueueFull
 from builder.events.headers import encodable
 from builder.events.parsing import Mode, Rejected, parse_http
 from builder.failpoints import Failpoint, reach
-from builder.flow.intake import Intake, Ticket
+from builder.flow.intake import Intake
 from builder.models import Event
 from builder.settings import Intake as IntakeSettings
 
@@ -84,27 +84,14 @@ class Receiver:
         return queued(request, body, correlation_id)
 
     async def _batch(self, request: web.BaseRequest, items: Sequence[Event | Rejected]) -> web.StreamResponse:
-        taken: list[Ticket | EventRejected | NotNow] = []
-        # All of them together wait for slots as long as one alone may: after that, or once one got none, none waits.
-        clock = asyncio.get_running_loop().time
-        until = clock() + self._settings.slot_wait
-        patient = True
-        for item in items:
-            try:
-                taken.append(await self._intake.take(item, patient=patient and clock() < until))
-            except (EventRejected, NotNow) as exc:
-                taken.append(exc)
-                patient = patient and not isinstance(exc, NotNow)
-        # They go to their ends side by side, so all of them together take no longer than one may.
-        errors = await asyncio.gather(*(self._settled(one) for one in taken))
+        # Side by side they share commits, and all of them wait no longer than one may: for slots, and for their ends.
+        errors = await asyncio.gather(*(self._taken(item) for item in items))
         return self._batch_answer(request, [_report(*pair) for pair in zip(items, errors, strict=True)], errors)
 
-    async def _settled(self, taken: Ticket | EventRejected | NotNow) -> EventRejected | NotNow | None:
-        if not isinstance(taken, Ticket):
-            return taken
+    async def _taken(self, item: Event | Rejected) -> EventRejected | NotNow | None:
         try:
-            await self._intake.settled(taken)
-        except NotNow as exc:
+            await self._intake.offer(item)
+        except (EventRejected, NotNow) as exc:
             return exc
         return None
 

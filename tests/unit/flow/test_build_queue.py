@@ -116,6 +116,20 @@ async def test_a_worker_waits_for_an_item() -> None:
     workers[2].cancel()
 
 
+async def test_a_slot_that_passes_over_one_that_gives_up() -> None:
+    """The slot goes to the next in line, and the one that gave up in that moment leaves without an error of ours."""
+    queue = BuildQueue(1)
+    await queue.reserve(None)
+    late, next_in_line = asyncio.create_task(queue.reserve(60)), asyncio.create_task(queue.reserve(60))
+    await asyncio.sleep(0)
+    late.cancel()
+    queue.release()
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    await next_in_line
+    assert queue.full
+
+
 async def test_a_cancelled_worker_wakes_the_next() -> None:
     """A wake-up is never lost with the worker that got it."""
     queue = BuildQueue(10)
