@@ -169,7 +169,7 @@ async def test_a_job_is_not_replaced_before_its_own_event_has_found_it(
     assert statuses == ["adopted", "created"]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_killed_again_and_again_under_load(
     namespace_apart: Namespace, services: Services, settings: dict[str, Any]
 ) -> None:

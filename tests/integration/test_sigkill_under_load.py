@@ -33,7 +33,7 @@ async def send_until_killed(sender: Sender, service: Service, events: Iterator[D
             service.signal(signal.SIGKILL)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_ten_times_in_a_row(namespace_apart: Namespace, services: Services, tmp_path: Path) -> None:
     """On one journal: each service recovers what the one before it left, under the same load."""
     random = chance()
