@@ -1,8 +1,13 @@
-.PHONY: run test fuzz lint bench lock
+.PHONY: run cluster test fuzz lint bench lock
 
 run: ## start the service on the embedded cluster, send 004's example, show what becomes of it
 	@scripts/setup
 	@.venv/bin/python scripts/demo.py
+
+cluster: ## a real Kubernetes API on loopback, for a look by hand: prints its KUBECONFIG, stays until Ctrl-C
+	@scripts/setup
+	@scripts/build-control-plane
+	@.venv/bin/python scripts/control_plane.py
 
 test: ## everything, on the real components too
 	@scripts/setup

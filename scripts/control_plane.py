@@ -8,6 +8,7 @@ Pods stay Pending, and a test plays the kubelet by patching their status. The pr
 import contextlib
 import http.client
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -164,6 +165,21 @@ class ControlPlane:
             self._wait_until(controllers, lambda: self._has_service_account(name))
         return name
 
+    def install_crds(self, folder: Path) -> None:
+        """Make the CRDs in `folder` known; returns when the API server serves them all."""
+        self.kubectl("create", "-f", str(folder))
+        apiserver = self._running[self.binaries.kube_apiserver]
+        self._wait_until(apiserver, self._all_crds_established)
+
+    def _all_crds_established(self) -> bool:
+        # Not by `kubectl wait`, which stumbles over a CRD without a status.
+        _, crds = self._request("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+        wanted = {"type": "Established", "status": "True"}
+        return all(
+            any(wanted.items() <= condition.items() for condition in crd.get("status", {}).get("conditions") or ())
+            for crd in crds["items"]
+        )
+
     def _write_credentials(self) -> None:
         self.data.joinpath("tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
         command = ["openssl", "genrsa", "-out", str(self._service_account_key), "2048"]
@@ -298,6 +314,8 @@ def main() -> int:
     try:
         with ControlPlane() as cluster:
             kubectl = cluster.binaries.kubectl
+            if folder := os.environ.get("CRD_DIR"):
+                cluster.install_crds(Path(folder))
             print(f"export KUBECONFIG={cluster.kubeconfig}")
             print(f"{kubectl} create job hello --image=busybox")
             print(f"{kubectl} get jobs,pods")

@@ -98,3 +98,14 @@ def test_no_file_has_a(forbidden: str, files: dict[str, str]) -> None:
 )
 def test_what_is_forbidden_would_be_found(forbidden: str, text: str) -> None:
     assert re.search(forbidden, text)
+
+
+def test_the_image_has_the_packages_that_are_tested() -> None:
+    """Its lock is a part of the developers': the same versions, the same hashes."""
+    tested, shipped = (
+        {block for block in re.split(r"\n(?=\S)", (ROOT / "scripts" / name).read_text()) if "==" in block}
+        for name in ("requirements.txt", "requirements-image.txt")
+    )
+    pins = [{re.sub(r"\n\s+#.*", "", block) for block in blocks} for blocks in (tested, shipped)]
+    assert pins[1]
+    assert pins[1] <= pins[0]
