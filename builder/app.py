@@ -15,6 +15,7 @@ from builder.adapters.memory_cluster import MemoryCluster
 from builder.adapters.memory_journal import MemoryJournal
 from builder.adapters.sqlite_journal import SqliteJournal, journal_path
 from builder.adapters.web.dead_letter_routes import DeadLetterRoutes
+from builder.adapters.web.dead_letter_sink import DeadLetterSink
 from builder.adapters.web.receiver import Receiver
 from builder.adapters.web.server import listening
 from builder.adapters.web.status_routes import StatusRoutes
@@ -77,7 +78,8 @@ class Parts:
         intake = self.settings.intake
         status = StatusRoutes(self.overview, Metrics(self.stats, self.overview.gauges))
         letters = DeadLetterRoutes(self.office, self.settings.admin)
-        routes = Receiver(self.intake, intake).routes() + letters.routes() + status.routes()
+        events = Receiver(self.intake, intake).routes() + DeadLetterSink(self.intake, intake).routes()
+        routes = events + letters.routes() + status.routes()
         return listening(self.settings.server, routes, self.stats, intake.max_body_size)
 
 

@@ -61,7 +61,8 @@ class StartError(BuilderError):
 class EventRejected(BuilderError):
     """An event that can never become a Job as it is.
 
-    ``status`` is the HTTP status that says so: 400 (wrong fields), 413 (too large) or 415 (no CloudEvent).
+    ``status`` is the HTTP status that says so: 400 (wrong fields), 403 (not by this road), 413 (too large) or 415 (no
+    CloudEvent).
     """
 
     def __init__(self, problems: Sequence[Problem], status: int = 400) -> None:

@@ -66,6 +66,10 @@ def _event_metrics(stats: Stats) -> Iterable[Metric]:
     yield _counter(PREFIX + "events_duplicate", "Events that were here before.", "flow", stats.duplicates)
     yield _counter(PREFIX + "events_rejected", "Events that can never be built.", "reason", stats.rejected)
     yield _counter(PREFIX + "events_refused", "Events that may come again later.", "reason", stats.refused)
+    ended = CounterMetricFamily(PREFIX + "events_ended", "Accepted events that have ended.", labels=["flow", "outcome"])
+    for labels, count in stats.ended.items():
+        ended.add_metric([*labels], count)
+    yield ended
     superseded = stats.outcomes[Outcome.SUPERSEDED]
     yield _counter(PREFIX + "events_superseded", "Events that gave way to a later one.", None, superseded)
     letters = {"rejected": stats.rejected.total(), "failed": stats.failures.total()}

@@ -148,6 +148,10 @@ class RejectReason(StrEnum):
     INVALID = "invalid"
     TOO_LARGE = "too_large"
     NOT_A_CLOUDEVENT = "not_a_cloudevent"
+    DIRECT_DISABLED = "direct-disabled"
+    QUEUE_DISABLED = "queue-disabled"
+    UNDELIVERED = "undelivered"
+    """A broker gave it up, and brought it to us to be kept."""
 
 
 class Decision(StrEnum):

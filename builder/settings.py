@@ -71,6 +71,7 @@ class Intake(Section):
     slot_wait: Duration = 2.0
     custody_wait: Duration = 7.0
     reply: Literal["auto", "body", "empty"] = "auto"
+    flows: Literal["both", "queue", "direct"] = "both"
     allowed_source_hosts: tuple[Host, ...] = ()
 
 

@@ -93,6 +93,7 @@ class Stats:
         self.rejected: Counter[RejectReason] = _all_zero(RejectReason)
         self.refused: Counter[RefusedBecause] = _all_zero(RefusedBecause)
         self.outcomes: Counter[Outcome] = _all_zero(Outcome)
+        self.ended: Counter[tuple[Flow, Outcome]] = Counter(dict.fromkeys(product(Flow, Outcome), 0))
         self.failures: Counter[FailureReason] = _all_zero(FailureReason)
         self.conflicts: Counter[Decision] = _all_zero(Decision)
         self.answers: Counter[str] = Counter(dict.fromkeys(("2xx", "4xx", "5xx"), 0))

@@ -24,6 +24,9 @@ from builder.settings import Settings
 REPLAYED = "replayed"
 """The extension attribute that marks an event as sent again."""
 
+BROKER_MARKS = "knativeerror"
+"""How the attributes begin by which a Knative broker says why it gave an event up: ``…code``, ``…dest``, ``…data``."""
+
 _PAGE = 100
 _MAY_BE_MENDED = ("", "Content-Type", "body", "data", "type")
 """What we judge by our settings and our tables. What an attribute may be, the specification says."""
@@ -131,7 +134,7 @@ class DeadLetterOffice:
 
     def _event_of(self, letter: DeadLetter) -> Event:
         """The letter's event, read as it was at the door."""
-        headers = [(f"ce-{name}", _as_header(value)) for name, value in letter.attributes.items() if name != REPLAYED]
+        headers = [(f"ce-{name}", _as_header(value)) for name, value in letter.attributes.items() if _is_events(name)]
         mode, (item, *_) = parse_http(letter.content_type, headers, letter.body)
         if isinstance(item, Rejected):
             raise EventRejected(item.problems, item.status)
@@ -153,6 +156,11 @@ def legible(data: bytes) -> JobStart:
 def _is_lost(problem: Problem) -> bool:
     """True if it is about an attribute of binary mode, of which a letter keeps only what was right."""
     return problem.field not in _MAY_BE_MENDED and not problem.field.startswith("data.")
+
+
+def _is_events(name: str) -> bool:
+    """True for what the event came with, and not got from us or from the broker that gave it up."""
+    return name != REPLAYED and not name.startswith(BROKER_MARKS)
 
 
 def _as_header(value: str) -> str:

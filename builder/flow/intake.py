@@ -5,14 +5,15 @@ slot, a duplicate is answered even when the queue is full, and a full queue refu
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
 import structlog
 
-from builder.errors import Draining, EventRejected, HttpOff, NotSettled, QueueFull
+from builder.errors import Draining, EventRejected, HttpOff, NotSettled, Problem, QueueFull
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
@@ -26,6 +27,7 @@ from builder.models import BuildRequest, DeadLetter, Event, Flow, RejectReason, 
 from builder.settings import Settings
 from builder.stats import RefusedBecause, Stats
 
+_SWITCHED_OFF = {Flow.DIRECT: RejectReason.DIRECT_DISABLED, Flow.QUEUE: RejectReason.QUEUE_DISABLED}
 _REJECT_REASONS = {413: RejectReason.TOO_LARGE, 415: RejectReason.NOT_A_CLOUDEVENT}
 
 log = structlog.get_logger(__name__)
@@ -97,10 +99,7 @@ class Intake:
             EventRejected: it can never be built; it is kept as a dead letter.
             QueueFull, Draining, HttpOff, StorageError: not now; nothing of it is kept.
         """
-        if self.closed:
-            self._stats.refused[RefusedBecause.DRAINING] += 1
-            msg = "shutting down"
-            raise Draining(msg, retry_after=1.0)
+        self._check_open()
         if custodian is None and self._settings.custody == "broker":
             self._stats.refused[RefusedBecause.HTTP_OFF] += 1
             msg = "events are taken from RabbitMQ only (setting custody: broker)"
@@ -116,15 +115,18 @@ class Intake:
             attributes, data = item.attributes(), item.data
             rejected = Rejected(attributes, "application/json", data, exc.problems, exc.status, data)
             raise await self._reject(rejected, custodian) from exc
+        flow = flow_of(item) if custodian is None else Flow.QUEUE
+        if self._settings.intake.flows not in ("both", flow.value):
+            raise await self._turn_away(item, flow, custodian)
         if custodian is not None:
             await self._queue.reserve(None)
-            return await self._take_in(item, request, accepted_at, custodian, Flow.QUEUE)
+            return await self._take_in(item, request, accepted_at, custodian, flow)
         # A duplicate needs no slot, so it does not wait for one; where there is a slot, ``admit`` finds it out.
         if self._queue.full and await self._journal.seen(item.identity):
-            ticket = self._duplicate(item, request, flow_of(item))
+            ticket = self._duplicate(item, request, flow)
         else:
             await self._reserve(item)
-            ticket = await self._take_in(item, request, accepted_at, self._journal, flow_of(item))
+            ticket = await self._take_in(item, request, accepted_at, self._journal, flow)
         if self._settings.custody == "sender":
             return ticket._replace(end=self._journal.outcome(item.identity))
         return ticket
@@ -147,15 +149,50 @@ class Intake:
             msg = f"it failed: {result.failure.message}"
             raise NotSettled(msg, retry_after=self._settings.intake.custody_wait)
 
-    async def _reject(self, rejected: Rejected, custodian: Custodian | None) -> EventRejected:
+    async def _turn_away(self, event: Event, flow: Flow, custodian: Custodian | None) -> EventRejected:
+        """Keep an event whose flow is switched off in this phase of the migration (004); it can be replayed."""
+        setting = f"events of the {flow.value} flow are not taken (setting intake.flows: {self._settings.intake.flows})"
+        attributes = event.attributes()
+        rejected = Rejected(attributes, "application/json", event.data, (Problem("", setting),), 403, event.data)
+        return await self._reject(rejected, custodian, _SWITCHED_OFF[flow])
+
+    async def _reject(
+        self, rejected: Rejected, custodian: Custodian | None, reason: RejectReason | None = None
+    ) -> EventRejected:
         """Keep what cannot be accepted: a broker drops an event that was answered with a 4xx."""
         error = EventRejected(rejected.problems, rejected.status)
-        reason = _REJECT_REASONS.get(rejected.status, RejectReason.INVALID)
+        if reason is None:
+            reason = _REJECT_REASONS.get(rejected.status, RejectReason.INVALID)
+        await self._park(rejected, str(error), reason, self._journal if custodian is None else custodian)
+        return error
+
+    async def bury(self, item: Event | Rejected, words: str, marks: Mapping[str, str]) -> None:
+        """Keep an event that a broker could not deliver, whatever is wrong with it; ``marks`` are the broker's own.
+
+        Raises:
+            Draining, HttpOff, StorageError: not now.
+        """
+        self._check_open()
+        if self._settings.custody != "journal":
+            msg = "dead letters are kept with custody: journal only; give the Trigger another dead letter sink"
+            raise HttpOff(msg, retry_after=60.0)
+        if isinstance(item, Event):
+            item = Rejected(item.attributes(), "application/json", item.data, (), 202, item.data)
+        kept = replace(item, attributes={**item.attributes, **marks})
+        await self._park(kept, words, RejectReason.UNDELIVERED, self._journal)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            self._stats.refused[RefusedBecause.DRAINING] += 1
+            msg = "shutting down"
+            raise Draining(msg, retry_after=1.0)
+
+    async def _park(self, rejected: Rejected, message: str, reason: RejectReason, custodian: Custodian) -> None:
         now = self._now()
-        await (self._journal if custodian is None else custodian).park(
+        await custodian.park(
             DeadLetter(
                 reason=reason,
-                message=str(error),
+                message=message,
                 attributes=rejected.attributes,
                 content_type=rejected.content_type,
                 body=rejected.body,
@@ -168,7 +205,6 @@ class Intake:
         self._stats.rejected[reason] += 1
         fields = [problem.field for problem in rejected.problems][:10]
         log.warning("event_rejected", reason=reason.value, fields=fields, event_id=rejected.attributes.get("id"))
-        return error
 
     async def _reserve(self, event: Event) -> None:
         try:

@@ -191,6 +191,7 @@ class WorkerPool:
 
     def _count(self, item: Item, done: Done) -> None:
         self._stats.outcomes[done.outcome] += 1
+        self._stats.ended[item.flow, done.outcome] += 1
         match done.outcome:
             case Outcome.CREATED | Outcome.ADOPTED:
                 self._stats.creation.observe(self._clock() - item.accepted)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from builder.models import Decision, FailureReason, Flow, RejectReason
+from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
 from builder.stats import BUCKETS, ApiAnswer, ApiCall, MessageEnd, RefusedBecause
 from tests.unit.http.door import Door, batch, binary, example, numbered, structured
 
@@ -17,6 +17,7 @@ LABELLED: dict[str, list[str]] = {
     f"{B}api_calls_total": [f"{answer},{call}" for answer in ApiAnswer for call in ApiCall],
     f"{B}events_accepted_total": list(Flow),
     f"{B}events_duplicate_total": list(Flow),
+    f"{B}events_ended_total": [f"{flow},{outcome}" for flow in Flow for outcome in Outcome],
     f"{B}events_rejected_total": list(RejectReason),
     f"{B}events_refused_total": list(RefusedBecause),
     f"{B}dead_letters_total": ["rejected", "failed"],
@@ -126,9 +127,11 @@ async def test_the_same_facts_as_the_stats(door: Door) -> None:
     assert told("kaniko_job_creation_success_total") == {"created": 3, "adopted": 0}
     assert told(f"{B}events_accepted_total") == stats["accepted"] == {"queue": 3, "direct": 1}
     assert told(f"{B}events_duplicate_total") == stats["duplicates"] == {"queue": 1, "direct": 0}
-    rejected = {"invalid": 2, "too_large": 0, "not_a_cloudevent": 1}
+    rejected = {reason.value: 0 for reason in RejectReason} | {"invalid": 2, "not_a_cloudevent": 1}
     assert told(f"{B}events_rejected_total") == stats["rejected"] == rejected
     assert told(f"{B}events_refused_total") == stats["refused"] == {"queue_full": 0, "draining": 1, "http_off": 0}
+    ended = {f"{flow},{end}": count for flow, ends in stats["ended"].items() for end, count in ends.items()}
+    assert told(f"{B}events_ended_total") == ended
     failures = {label: count for label, count in told("kaniko_job_creation_failure_total").items() if count}
     assert failures == stats["failures"] == {"name_taken": 1}
     conflicts = {label: count for label, count in told("kaniko_job_conflicts_total").items() if count}

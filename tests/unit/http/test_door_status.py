@@ -9,7 +9,7 @@ import pytest
 
 from builder.adapters.memory_cluster import MemoryCluster
 from builder.errors import Unreachable
-from builder.models import Manifest, Outcome
+from builder.models import Manifest, Outcome, RejectReason
 from tests import building
 from tests.unit.http.door import (
     LEFT_OUT,
@@ -63,6 +63,9 @@ class SlowCluster(MemoryCluster):
 
 # --- /async-jobs/stats ------------------------------------------------------------------------------------------------
 
+NOT_REJECTED: dict[str, int] = {reason.value: 0 for reason in RejectReason}
+"""Every reason is there from the start."""
+
 
 async def test_stats_of_a_new_service(door: Door) -> None:
     """The whole document; the five names of old come first."""
@@ -82,9 +85,10 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "oldest_age_seconds": 0.0,
         "accepted": {"queue": 0, "direct": 0},
         "duplicates": {"queue": 0, "direct": 0},
-        "rejected": {"invalid": 0, "too_large": 0, "not_a_cloudevent": 0},
+        "rejected": NOT_REJECTED,
         "refused": {"queue_full": 0, "draining": 0, "http_off": 0},
         "outcomes": {"created": 0, "adopted": 0, "superseded": 0, "failed": 0},
+        "ended": {flow: {"created": 0, "adopted": 0, "superseded": 0, "failed": 0} for flow in ("queue", "direct")},
         "failures": {},
         "retries": 0,
         "conflicts": {},
@@ -112,10 +116,11 @@ async def test_stats_count_each_fact_once(door: Door) -> None:
     assert (before["queue_size"], before["oldest_age_seconds"] > 0) == (4, True)
     assert before["accepted"] == {"queue": 3, "direct": 1}
     assert before["duplicates"] == {"queue": 1, "direct": 0}
-    assert before["rejected"] == {"invalid": 1, "too_large": 0, "not_a_cloudevent": 1}
+    assert before["rejected"] == {**NOT_REJECTED, "invalid": 1, "not_a_cloudevent": 1}
     await door.work()
     after = await door.get("/async-jobs/stats")
     assert after["outcomes"] == {"created": 4, "adopted": 0, "superseded": 0, "failed": 0}
+    assert {flow: ended["created"] for flow, ended in after["ended"].items()} == {"queue": 3, "direct": 1}
     assert (after["queue_size"], after["results_count"], after["oldest_age_seconds"]) == (0, 4, 0.0)
     assert (after["creation_seconds"]["count"], after["api_seconds"]["count"]) == (4, 4)
     assert {name: after[name] for name in ("accepted", "duplicates", "rejected", "refused")} == {
