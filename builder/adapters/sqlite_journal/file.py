@@ -116,6 +116,7 @@ def _open(path: Path, check: str = "quick_check") -> sqlite3.Connection:
         version = version_of(connection)  # before anything is written
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -1024")  # a group's pages, and the upper levels of 10^6 identities
         # Seldom enough that one commit in a thousand, not in a hundred, has to copy pages into the file as well.
         connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL // 4096}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL}")
