@@ -1,4 +1,4 @@
-.PHONY: run cluster test fuzz lint bench lock
+.PHONY: run cluster test fuzz lint bench chaos lock
 
 run: ## start the service on the embedded cluster, send 004's example, show what becomes of it
 	@scripts/setup
@@ -24,6 +24,10 @@ lint: ## formatter, linter, type checker, import checker
 bench: ## the ratios of benchmarks/README.md
 	@scripts/setup
 	@scripts/bench
+
+chaos: ## a long random history of three replicas: make chaos MINUTES=30
+	@scripts/setup
+	@scripts/chaos
 
 lock: ## resolve the dependencies anew
 	@scripts/setup

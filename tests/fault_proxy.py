@@ -105,7 +105,7 @@ class FaultProxy:
         try:
             yield proxy
         finally:
-            proxy._refuse()
+            proxy.refuse()
             await asyncio.gather(*proxy._connections, return_exceptions=True)
 
     def lay_down(self, method: str, fault: Fault, times: int = 1, path: str = "/jobs") -> None:
@@ -135,7 +135,8 @@ class FaultProxy:
             self._listener = await asyncio.start_server(self._connect, "127.0.0.1", port, ssl=tls)
             self.url = f"https://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
 
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
+        """Reset every connection, and take no more until ``listen``."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -179,7 +180,7 @@ class FaultProxy:
             case Cut.NEVER:
                 await asyncio.Event().wait()
             case Cut.REFUSED:
-                self._refuse()
+                self.refuse()
                 raise ConnectionResetError
 
     def _fault(self, method: str, path: str) -> Fault:
@@ -248,9 +249,9 @@ def _left(data: bytes, cut: Cut) -> bytes:
 
 async def _reset(writer: asyncio.StreamWriter) -> None:
     """Close so that the other side sees a reset and no orderly end."""
-    with suppress(OSError):
-        linger = struct.pack("ii", 1, 0)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    if (there := writer.get_extra_info("socket")) is not None:
+        with suppress(OSError):
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
     with suppress(OSError):
         await writer.wait_closed()

@@ -1,16 +1,12 @@
 """Something already has the Job's name. What now? One pure function, one table (ARCHITECTURE.md shows it)."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Literal, assert_never
 
 from builder.jobs import labels
 from builder.jobs.status import JobState, job_state
-from builder.jobs.succession import came_after
+from builder.jobs.succession import came_after, requested_at
 from builder.models import Decision, Manifest, Source
-
-SKEW = timedelta(minutes=1)
-"""By so much may our clock be ahead of the API server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +27,7 @@ def decide(existing: Manifest | None, wanted: Wanted, on_active_build: Literal["
         # Even one that is being deleted: the event had its Job, and building again would double it.
         return Decision.ADOPT
     same_target = _same(existing, wanted.job, labels.PARSER_ID)
-    theirs, ours = _requested_at(existing), _requested_at(wanted.job)
+    theirs, ours = requested_at(existing), requested_at(wanted.job)
     if came_after(existing, wanted.job) or (same_target and theirs > ours):
         return Decision.SUPERSEDED
     state = job_state(existing)
@@ -58,22 +54,3 @@ def _ours(existing: Manifest, wanted: Manifest) -> bool:
 def _same(existing: Manifest, wanted: Manifest, *keys: str) -> bool:
     there, here = labels.annotations(existing), labels.annotations(wanted)
     return all(there.get(key) == here[key] for key in keys)
-
-
-def _requested_at(job: Manifest) -> datetime:
-    """When its event was requested; the beginning of time where somebody removed the annotation or broke it.
-
-    Nothing is requested after its Job was made, by the API server's clock: who wrote the annotation had a clock that
-    had leapt ahead, and for days everybody else would seem to come too late.
-    """
-    at = _time(labels.annotations(job).get(labels.REQUESTED_AT)) or datetime.min.replace(tzinfo=UTC)
-    made = _time(job["metadata"].get("creationTimestamp"))
-    return at if made is None else min(at, made + SKEW)
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -6,7 +6,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import httpx
 
@@ -14,6 +14,9 @@ from builder.jobs import labels
 from builder.models import Manifest
 from tests.contract.harness import a_job, eventually
 from tests.integration.namespace import Namespace
+
+See: TypeAlias = Callable[[str, Manifest], None]
+"""Gets ``ADDED``, ``MODIFIED`` or ``DELETED``, and the object."""
 
 
 class Witness:
@@ -39,11 +42,12 @@ class Witness:
         ) as http:
             witness = cls(namespace, http)
             seen = (await witness._get(witness._jobs))["metadata"]["resourceVersion"]
-            watch = asyncio.create_task(witness._watch(seen))
+            watches = [asyncio.create_task(witness._watch(path, seen, see)) for path, see in witness._sights()]
             try:
                 yield witness
             finally:
-                await _cancel(watch)
+                for watch in watches:
+                    await _cancel(watch)
 
     async def made(self) -> Counter[str]:
         """How many Jobs were made of each event until now, by its id."""
@@ -70,7 +74,7 @@ class Witness:
 
     async def end_running(self, which: Callable[[str], object] = lambda _: True) -> None:
         """Let the builds of the Jobs whose name ``which`` admits succeed now, as far as they have Pods."""
-        pods = (await self._get(f"/api/v1/namespaces/{self.namespace.name}/pods"))["items"]
+        pods = (await self._get(self._pods))["items"]
         for pod in pods:
             metadata = pod["metadata"]
             if metadata["uid"] not in self._ended and which(metadata["labels"]["batch.kubernetes.io/job-name"]):
@@ -92,7 +96,7 @@ class Witness:
             await _cancel(kubelet)
 
     async def _succeed(self, pod: Manifest) -> None:
-        path = f"/api/v1/namespaces/{self.namespace.name}/pods/{pod['name']}/status"
+        path = f"{self._pods}/{pod['name']}/status"
         change = {"metadata": {"uid": pod["uid"]}, "status": {"phase": "Succeeded"}}
         headers = {"Content-Type": "application/merge-patch+json"}
         answer = await self._http.patch(path, content=json.dumps(change), headers=headers)
@@ -100,13 +104,22 @@ class Witness:
         assert answer.status_code in {httpx.codes.OK, httpx.codes.NOT_FOUND, httpx.codes.CONFLICT}, answer.text
         self._ended.add(pod["uid"])
 
-    async def _watch(self, seen: str) -> None:
-        async with self._http.stream("GET", self._jobs, params={"watch": "1", "resourceVersion": seen}) as changes:
-            async for line in changes.aiter_lines():
-                change = json.loads(line)
-                assert change["type"] != "ERROR", change
-                if change["type"] == "ADDED":
-                    self._made[change["object"]["metadata"]["uid"]] = change["object"]
+    def _sights(self) -> list[tuple[str, See]]:
+        """What is watched, and who sees it."""
+        return [(self._jobs, self._see_job)]
+
+    def _see_job(self, kind: str, job: Manifest) -> None:
+        if kind == "ADDED":
+            self._made[job["metadata"]["uid"]] = job
+
+    async def _watch(self, path: str, seen: str, see: See) -> None:
+        while True:  # the API server ends a watch after half an hour
+            async with self._http.stream("GET", path, params={"watch": "1", "resourceVersion": seen}) as changes:
+                async for line in changes.aiter_lines():
+                    change = json.loads(line)
+                    assert change["type"] != "ERROR", change
+                    see(change["type"], change["object"])
+                    seen = change["object"]["metadata"]["resourceVersion"]
 
     async def _create(self, job: Manifest) -> None:
         (await self._http.post(self._jobs, json=job)).raise_for_status()
@@ -115,6 +128,10 @@ class Witness:
         answer = await self._http.get(path)
         answer.raise_for_status()
         return answer.json()
+
+    @property
+    def _pods(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace.name}/pods"
 
     @property
     def _jobs(self) -> str:

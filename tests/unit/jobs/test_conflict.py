@@ -106,13 +106,49 @@ def test_what_exists_under_the_name(existing: Manifest | None, wanted: Wanted, m
     assert decide(existing, wanted, mode) is expected
 
 
-def test_those_who_had_their_job_are_remembered() -> None:
-    """Each replacement passes on what the one before it knew, of a bounded number; and changes nothing else."""
-    jobs = [build_job(building.request(event_id=f"e-{number}"), building.settings()) for number in range(100)]
+def queue_of(*requests: BuildRequest) -> tuple[list[Manifest], Manifest]:
+    """Jobs that replaced each other under one name, and the last as it is then."""
+    jobs = [build_job(request, building.settings()) for request in requests]
     last = jobs[0]
     for job in jobs[1:]:
         last = successor(job, last)
+    return jobs, last
+
+
+def test_those_of_one_moment_are_remembered() -> None:
+    """Nothing else tells that their turn is over. Each replacement passes the note on, of a bounded length."""
+    jobs, last = queue_of(*(building.request(event_id=f"e-{number}") for number in range(100)))
 
     assert [came_after(last, job) for job in jobs] == [False] * 49 + [True] * REMEMBERED + [False]
     annotations = {key: value for key, value in last["metadata"]["annotations"].items() if "replaced" not in key}
     assert last | {"metadata": last["metadata"] | {"annotations": annotations}} == jobs[99]
+
+
+def test_what_time_tells_is_not_noted() -> None:
+    """The ordinary Job carries no note."""
+    jobs, last = queue_of(building.request(requested_at=EARLIER), building.request(event_id="e-2"))
+
+    assert last == jobs[1]
+
+
+def test_the_order_of_two_targets_under_one_name() -> None:
+    """The latest turn of each is remembered: what was requested before it is over, what was requested after it is not."""
+    times = [building.NOON + timedelta(minutes=minute) for minute in range(6)]
+    targets = [Target("acme", "one"), Target("acme", "other")]
+    wishes = [
+        building.request(event_id=f"e-{minute}", target=targets[minute % 2], job_name="x", requested_at=at)
+        for minute, at in enumerate(times)
+    ]
+    jobs, last = queue_of(wishes[0], wishes[2], wishes[1])
+
+    assert [came_after(last, job) for job in jobs] == [True, True, False]
+    assert not came_after(last, build_job(wishes[4], building.settings()))
+    assert len(last["metadata"]["annotations"]["build.notifi.network/replaced"].split()) == 1
+
+
+@pytest.mark.parametrize("note", ["", "nonsense", "a,b", "a,b,never", ",,,,", "a,b,2024-01-01T00:00:00"])
+def test_a_note_that_somebody_broke(note: str) -> None:
+    """It says nothing, and breaks nothing."""
+    job = build_job(building.request(), building.settings())
+    job["metadata"]["annotations"]["build.notifi.network/replaced"] = note
+    assert not came_after(job, build_job(building.request(event_id="e-2"), building.settings()))
