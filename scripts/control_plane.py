@@ -139,6 +139,14 @@ class ControlPlane:
             self._start_apiserver(self._port)
             self._start_controller_manager()
 
+    def freeze_apiserver(self) -> None:
+        """Begin another kind of outage: connections are made, and nothing is ever answered."""
+        self._running[self.binaries.kube_apiserver].signal(signal.SIGSTOP)
+
+    def thaw_apiserver(self) -> None:
+        """End it: whatever came meanwhile is answered."""
+        self._running[self.binaries.kube_apiserver].signal(signal.SIGCONT)
+
     def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002 -- subprocess.run's own word
         """Run kubectl as the admin and return what it prints; ControlPlaneError carries its complaint.
 

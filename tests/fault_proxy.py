@@ -95,6 +95,7 @@ class FaultProxy:
     _rules: list[_Rule] = field(default_factory=list)
     _connections: set[asyncio.Task[None]] = field(default_factory=set)
     _listener: asyncio.Server | None = None
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     @asynccontextmanager
@@ -128,6 +129,10 @@ class FaultProxy:
 
     async def listen(self) -> None:
         """Take connections, on the same port as before."""
+        async with self._opening:
+            await self._listen()
+
+    async def _listen(self) -> None:
         if self._listener is None:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             tls.load_cert_chain(self.plane.ca_file, self.plane.ca_file.with_suffix(".key"))

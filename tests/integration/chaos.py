@@ -22,6 +22,7 @@ from tests.fault_proxy import (
     answer,
     refusal,
 )
+from tests.integration.clocks import Clock
 from tests.integration.judge import Account, Judge
 from tests.integration.messages import Document, build_of
 from tests.integration.sender import Sender, all_settled, dead_letters
@@ -73,11 +74,7 @@ class Replica:
     sender: Sender = field(default_factory=Sender)
     service: Service | None = None
     returns: asyncio.Task[None] | None = None
-
-    @property
-    def clock(self) -> Path:
-        """What libfaketime reads: by how much the time of day is wrong."""
-        return self.folder / f"clock-{self.number}"
+    clock: Clock | None = None
 
     @property
     def alive(self) -> bool:
@@ -95,8 +92,10 @@ class Chaos:
         proxy: FaultProxy,
         services: Services,
         folder: Path,
-        faketime: Path | None,
+        *,
+        faults: bool,
     ) -> None:
+        """``faults`` adds what goes wrong between the replicas and the API server, and their clocks."""
         self.happened: Counter[str] = Counter()
         self.replicas = [Replica(number, folder) for number in range(REPLICAS)]
         self._random = random
@@ -104,11 +103,11 @@ class Chaos:
         self._proxy = proxy
         self._services = services
         self._kubeconfig = judge.namespace.kubeconfig(folder / "by-the-proxy", server=proxy.url)
-        self._faketime = faketime
+        self._faults = faults
         self._sent: list[Document] = []
 
-    async def run(self, seconds: float, *, faults: bool) -> None:
-        """So long; ``faults`` adds what goes wrong between the replicas and the API server, and their clocks."""
+    async def run(self, seconds: float) -> None:
+        """So long."""
         steps: dict[Step, int] = {
             self._send: 10,
             self._send_to_all: 4,
@@ -117,7 +116,7 @@ class Chaos:
             self._kill: 1,
             self._update: 1,
         }
-        if faults:
+        if self._faults:
             steps |= {self._fault: 8, self._outage: 1, self._step_clock: 1}
         await asyncio.gather(*(self._begin(replica) for replica in self.replicas))
         until = asyncio.get_running_loop().time() + seconds
@@ -159,24 +158,25 @@ class Chaos:
 
     async def _begin(self, replica: Replica, *, doomed: bool = True) -> None:
         """Start it; one time in three it will die at some failpoint."""
-        environ = {}
+        environ = {"PYTHONFAULTHANDLER": "1"}
         if doomed and self._random.random() < 1 / 3:
             point, count = self._random.choice(list(Failpoint)), self._random.randrange(1, 30)
-            environ = {"KNATIVE_LAMBDA_BUILDER_FAILPOINT": f"{point}:{count}"}
-        if self._faketime is not None:
-            replica.clock.write_text("+0")
-            environ |= {
-                "LD_PRELOAD": str(self._faketime),
-                "FAKETIME_TIMESTAMP_FILE": str(replica.clock),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            environ["KNATIVE_LAMBDA_BUILDER_FAILPOINT"] = f"{point}:{count}"
+        if self._faults:
+            replica.clock = Clock(replica.folder / f"clock-{replica.number}")
+            environ |= replica.clock.environ
         journal = replica.folder / f"journal-{replica.number}.sqlite3"
         namespace = self._judge.namespace
         replica.service = self._services.spawn(
             namespace, kubeconfig=self._kubeconfig, journal=journal, environ=environ, **POLICY
         )
-        await replica.service.listening_or_dead()
+        try:
+            await replica.service.listening_or_dead()
+        except AssertionError:
+            replica.service.signal(signal.SIGABRT)  # so that its log shows where it stands
+            await replica.service.exit_code()
+            print(replica.service.text())  # noqa: T201 -- shown with the failure
+            raise
 
     def _running(self, replica: Replica) -> Service:
         assert replica.service is not None
@@ -227,7 +227,10 @@ class Chaos:
     def _bring_back(self) -> None:
         """Who is dead, of this or of a failpoint, comes back, while the others go on."""
         for replica in self.replicas:
-            if not self._running(replica).alive and (replica.returns is None or replica.returns.done()):
+            if replica.returns is not None and replica.returns.done():
+                replica.returns.result()
+                replica.returns = None
+            if not self._running(replica).alive and replica.returns is None:
                 replica.returns = asyncio.create_task(self._return(replica))
 
     async def _return(self, replica: Replica) -> None:
@@ -247,7 +250,8 @@ class Chaos:
 
     async def _step_clock(self) -> None:
         """The time of day leaps, forward or back; not far back, for a certificate would not be valid yet."""
-        self._random.choice(self.replicas).clock.write_text(self._random.choice(CLOCK_STEPS))
+        if (clock := self._random.choice(self.replicas).clock) is not None:
+            clock.set(self._random.choice(CLOCK_STEPS))
 
     def _events(self) -> list[Document]:
         fresh = [self._event(len(self._sent) + number) for number in range(self._random.randrange(1, 4))]

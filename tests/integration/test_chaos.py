@@ -15,13 +15,13 @@ from tests.contract.harness import a_job, eventually
 from tests.fault_proxy import FaultProxy
 from tests.integration.chance import chance
 from tests.integration.chaos import Chaos
+from tests.integration.clocks import skip_without_clocks
 from tests.integration.judge import Judge, judge, no_orphans
 from tests.integration.namespace import Namespace
 from tests.integration.service import Services
 
 MINUTES = float(os.environ.get("KNATIVE_LAMBDA_BUILDER_TEST_MINUTES", "0.5"))
 STRANGER = "kaniko-job-acme-parser0"
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 pytestmark = [
     pytest.mark.integration,
@@ -36,15 +36,14 @@ async def test_every_promise_is_kept(
     namespace_apart: Namespace, services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, faults: bool
 ) -> None:
     """Nothing lost, nothing doubled, nobody else's touched, one build of a target at a time and the newest last."""
-    if faults and FAKETIME is None:
-        absent = pytest.fail if "CI" in os.environ else pytest.skip
-        absent("needs Debian's libfaketime: scripts/setup-faketime")
+    if faults:
+        skip_without_clocks()
     await namespace_apart.create(a_job(STRANGER, spec={"suspend": True}))
     await eventually(namespace_apart.jobs, lambda jobs: jobs[STRANGER]["status"].get("conditions"))
     async with Judge.open(namespace_apart) as witness, FaultProxy.open(namespace_apart.plane) as proxy:
         before = await witness.version_of(STRANGER)
-        chaos = Chaos(chance(), witness, proxy, services, tmp_path, FAKETIME if faults else None)
-        await chaos.run(MINUTES * 60 * (1 if faults else 0.5), faults=faults)
+        chaos = Chaos(chance(), witness, proxy, services, tmp_path, faults=faults)
+        await chaos.run(MINUTES * 60 * (1 if faults else 0.5))
         accounts = await chaos.end()
         await witness.made()
         await no_orphans(witness)
