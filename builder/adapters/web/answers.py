@@ -7,14 +7,23 @@ from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from builder.errors import EventRejected, NotNow, Problem, QueueFull
 
 CORRELATION_HEADER = "X-Correlation-ID"
+JSON = {"Content-Type": "application/json"}
 _MAX_CORRELATION = 256
+
+
+class Answer(NamedTuple):
+    """What goes back to a sender. ``headers`` are those that matter here; the server adds the usual ones."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = {}
 
 
 def problem(
@@ -24,25 +33,20 @@ def problem(
     problems: Iterable[Problem] = (),
     headers: Mapping[str, str] | None = None,
     **more: Any,
-) -> web.Response:
+) -> Answer:
     """A problem document (https://www.rfc-editor.org/rfc/rfc9457), every wrong field in ``errors``."""
     document: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     if errors := errors_of(problems):
         document["errors"] = errors
-    return web.Response(
-        status=status,
-        body=json_body(document | more),
-        content_type="application/problem+json",
-        headers=headers,
-    )
+    return Answer(status, json_body(document | more), {"Content-Type": "application/problem+json", **(headers or {})})
 
 
-def rejected(error: EventRejected) -> web.Response:
+def rejected(error: EventRejected) -> Answer:
     """400, 413 or 415, with everything that is wrong."""
     return problem(error.status, str(error), problems=error.problems)
 
 
-def not_now(error: NotNow) -> web.Response:
+def not_now(error: NotNow) -> Answer:
     """429 while the queue is full, 503 while shutting down."""
     status = 429 if isinstance(error, QueueFull) else 503
     return problem(status, str(error), headers=retry_after(error.retry_after))
@@ -53,9 +57,9 @@ def retry_after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(1, round(seconds)))}
 
 
-def json_answer(document: Any, status: int = 200) -> web.Response:
+def json_answer(document: Any, status: int = 200) -> Answer:
     """A JSON document."""
-    return web.Response(status=status, body=json_body(document), content_type="application/json")
+    return Answer(status, json_body(document), JSON)
 
 
 def json_body(document: Any) -> bytes:
@@ -68,69 +72,38 @@ def errors_of(problems: Iterable[Problem]) -> list[dict[str, str]]:
     return [{"field": one.field, "message": one.message} for one in problems]
 
 
-def refusal(exc: web.HTTPException) -> web.Response:
+def refusal(exc: web.HTTPException) -> Answer:
     """404 and 405 by the table of routes; a 405 keeps its ``Allow``."""
     headers = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
     return problem(exc.status, exc.reason, headers=headers)
 
 
-class Queued(web.StreamResponse):
-    """202 as ready-made bytes: making an answer header by header takes longer than reading its event.
-
-    aiohttp asks three things of an answer: ``prepare``, ``write_eof`` and ``keep_alive``.
-    """
-
-    def __init__(self, correlation_id: str, body: bytes) -> None:
-        self._bytes = b"%sX-Correlation-ID: %s\r\nContent-Length: %d\r\n\r\n%s" % (
-            _head(int(time.time())),
-            correlation_id.encode(),
-            len(body),
-            body,
-        )
-
-    @property
-    def keep_alive(self) -> bool:
-        """What it is made for, see ``queued``."""
-        return True
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Send all of it."""
-        transport = request.transport
-        if transport is None:
-            msg = "the sender hung up"
-            raise ConnectionResetError(msg)
-        transport.write(self._bytes)
-        if request.protocol.writing_paused:
-            await request.writer.drain()
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """It is sent."""
-
-
-@lru_cache(maxsize=1)
-def _head(seconds: int) -> bytes:
-    """The part that is the same for a second."""
-    date = formatdate(seconds, usegmt=True)
-    return f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nDate: {date}\r\n".encode()
-
-
-def queued(request: web.BaseRequest, body: bytes, followed_by: str | None) -> web.StreamResponse:
-    """202 with its body."""
-    correlation_id = choose_correlation_id(request, followed_by)
-    if request.keep_alive and request.version == HttpVersion11:
-        return Queued(correlation_id, body)
-    headers = {"Content-Type": "application/json", CORRELATION_HEADER: correlation_id}
-    return web.Response(status=202, body=body, headers=headers)
-
-
-def queued_in_silence(request: web.BaseRequest, followed_by: str | None) -> web.Response:
-    """202 without a body."""
-    return web.Response(status=202, headers={CORRELATION_HEADER: choose_correlation_id(request, followed_by)})
-
-
-def choose_correlation_id(request: web.BaseRequest, followed_by: str | None = None) -> str:
+def choose_correlation_id(headers: Mapping[str, str], answer: Answer) -> str:
     """The sender's own, else the one that its event is followed by, else a new one."""
-    for text in (request.headers.get(CORRELATION_HEADER), followed_by):
+    for text in (headers.get(CORRELATION_HEADER), answer.headers.get(CORRELATION_HEADER)):
         if text and len(text) <= _MAX_CORRELATION and text.isascii() and text.isprintable():
             return text
     return os.urandom(16).hex()
+
+
+def as_response(headers: Mapping[str, str], answer: Answer) -> web.Response:
+    """For aiohttp to send; ``headers`` are the request's."""
+    given = {**answer.headers, CORRELATION_HEADER: choose_correlation_id(headers, answer)}
+    return web.Response(status=answer.status, body=answer.body, headers=given)
+
+
+def as_bytes(headers: Mapping[str, str], answer: Answer) -> bytes:
+    """The same, as it stands on the wire of a connection that is kept."""
+    given = "".join([f"{name}: {text}\r\n" for name, text in answer.headers.items() if name != CORRELATION_HEADER])
+    correlation_id = choose_correlation_id(headers, answer)
+    head = (
+        f"{_head(answer.status, int(time.time()))}{given}{CORRELATION_HEADER}: {correlation_id}\r\n"
+        f"Content-Length: {len(answer.body)}\r\n\r\n"
+    )
+    return head.encode() + answer.body
+
+
+@lru_cache(maxsize=16)
+def _head(status: int, seconds: int) -> str:
+    """What is the same for a second."""
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nDate: {formatdate(seconds, usegmt=True)}\r\n"

@@ -13,22 +13,14 @@ _GZIP_ONLY = 31
 """zlib's word for "with a gzip header and checksum"."""
 
 
-async def read_body(request: web.BaseRequest, limit: int, patience: float) -> bytes:
-    """What was sent, decompressed. Neither what comes in nor what comes out of it is ever much more than ``limit``.
-
-    ``patience`` is how many seconds the sender may take for it.
+def decoded(body: bytes, coding: str | None, limit: int) -> bytes:
+    """A body without its Content-Encoding; what comes out is never much more than ``limit``.
 
     Raises:
-        web.HTTPRequestTimeout: the sender took longer.
-        EventRejected: 413 as soon as the announced or the real size passes the limit, 415 for a coding that we do not
-            take, 400 for a body that is not what its headers say.
+        EventRejected: 413 if it is larger, 415 for a coding that we do not take, 400 if it is not what its headers say.
     """
-    content = request.content
-    # Most bodies came in one piece with their headers.
-    body = content.read_nowait() if content.is_eof() else await _receive(request, limit, patience)
     if len(body) > limit:
         raise _too_large(limit)
-    coding = request.headers.get("Content-Encoding")
     if coding is None:
         return body
     match coding.lower():
@@ -40,8 +32,14 @@ async def read_body(request: web.BaseRequest, limit: int, patience: float) -> by
     raise EventRejected([Problem("Content-Encoding", f"{quoted(coding)} is not taken; send gzip or none")], 415)
 
 
-async def _receive(request: web.BaseRequest, limit: int, patience: float) -> bytes:
-    """The body piece by piece, as it comes."""
+async def read_body(request: web.BaseRequest, limit: int, patience: float) -> bytes:
+    """What was sent. ``patience`` is how many seconds the sender may take for it.
+
+    Raises:
+        EventRejected: 413 as soon as the announced or the real size passes the limit, 400 for broken framing.
+        web.HTTPRequestTimeout: the sender took longer.
+        web.HTTPExpectationFailed: the sender expects something that we do not know.
+    """
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     # https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1; who has sent the body already needs no answer

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 from aiohttp import web
 
-from builder.adapters.web.answers import json_answer, problem
+from builder.adapters.web.answers import Answer, json_answer, problem
 from builder.adapters.web.routes import Handler, Route
 from builder.flow.dead_letters import DeadLetterOffice
 from builder.flow.letter_document import document, page, read_query, report_document
@@ -32,20 +32,20 @@ class DeadLetterRoutes:
             Route("DELETE", path + "/{id}", self._guarded(self.discard)),
         ]
 
-    async def find(self, request: web.BaseRequest) -> web.Response:
+    async def find(self, request: web.BaseRequest) -> Answer:
         """A page of letters, the newest first; ``next_before`` is what the page after it is asked for with."""
         wanted, limit = read_query(request.query)
         letters = await self._office.box.letters(wanted, limit)
         return json_answer({"count": await self._office.box.count(), **page(letters, limit)})
 
-    async def show(self, request: web.BaseRequest, letter_id: str) -> web.Response:
+    async def show(self, request: web.BaseRequest, letter_id: str) -> Answer:
         """One letter, with its data where ``?body=true`` asks for it; the values of ``environment`` stay hidden."""
         letter = await self._office.box.letter(int(letter_id))
         if letter is None:
             return _unknown(letter_id)
         return json_answer(document(letter, with_data=request.query.get("body") == "true"))
 
-    async def replay(self, _request: web.BaseRequest, letter_id: str) -> web.Response:
+    async def replay(self, _request: web.BaseRequest, letter_id: str) -> Answer:
         """Send one again."""
         letter = await self._office.box.letter(int(letter_id))
         if letter is None:
@@ -53,18 +53,18 @@ class DeadLetterRoutes:
         await self._office.replay(letter)
         return json_answer({"status": "queued"}, status=202)
 
-    async def replay_many(self, request: web.BaseRequest) -> web.Response:
+    async def replay_many(self, request: web.BaseRequest) -> Answer:
         """Send again what the filter wants, the oldest first, at most ``limit`` in one request."""
         report = await self._office.replay_many(*read_query(request.query))
         return json_answer(report_document(report), status=202)
 
-    async def discard(self, _request: web.BaseRequest, letter_id: str) -> web.Response:
+    async def discard(self, _request: web.BaseRequest, letter_id: str) -> Answer:
         """Forget one."""
         found = await self._office.box.discard(int(letter_id))
-        return web.Response(status=204) if found else _unknown(letter_id)
+        return Answer(204) if found else _unknown(letter_id)
 
     def _guarded(self, handler: Handler) -> Handler:
-        async def guarded(request: web.BaseRequest, *places: str) -> web.StreamResponse:
+        async def guarded(request: web.BaseRequest, *places: str) -> Answer:
             if self._admin.token is None:
                 if _from_loopback(request):
                     return await handler(request, *places)
@@ -86,5 +86,5 @@ def _from_loopback(request: web.BaseRequest) -> bool:
     return ip_address(request.remote.partition("%")[0]).is_loopback
 
 
-def _unknown(letter_id: str) -> web.Response:
+def _unknown(letter_id: str) -> Answer:
     return problem(404, f"there is no dead letter {letter_id} (any more)")

@@ -5,20 +5,22 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from builder.adapters.web.answers import (
+    CORRELATION_HEADER,
+    JSON,
+    Answer,
     errors_of,
     json_body,
     problem,
-    queued,
-    queued_in_silence,
     retry_after,
 )
-from builder.adapters.web.body import read_body
+from builder.adapters.web.body import decoded, read_body
 from builder.adapters.web.routes import Route
 from builder.errors import EventRejected, NotNow, QueueFull
 from builder.events.headers import encodable
@@ -40,53 +42,60 @@ class Receiver:
 
     def routes(self) -> list[Route]:
         """Where events come in."""
-        methods = {"POST": self.receive, "OPTIONS": self.greet}
-        return [Route(method, path, handler) for path in ("/", "/events") for method, handler in methods.items()]
+        paths = ("/", "/events")
+        posts = [Route("POST", path, self.receive, self.deliver) for path in paths]
+        return posts + [Route("OPTIONS", path, self.greet) for path in paths]
 
-    async def receive(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def receive(self, request: web.BaseRequest) -> Answer:
         """POST: 202 if, and only if, every event of the request is taken care of."""
-        content_type = request.headers.get("Content-Type")
         try:
             body = await read_body(request, self._settings.max_body_size, self._settings.body_timeout)
         except EventRejected as exc:
-            return await self._unread(request, content_type, exc)
-        reach(Failpoint.BODY_READ)
-        mode, items = parse_http(content_type, request.headers.items(), body)
-        if mode is Mode.BATCH:
-            return await self._batch(request, items)
-        ticket = await self._intake.offer(items[0])
-        return self._accepted(request, QUEUED, ticket.correlation_id)
+            return await self._unread(request.headers, exc)
+        return await self.deliver(request.headers, body)
 
-    async def greet(self, request: web.BaseRequest) -> web.Response:
+    async def deliver(self, headers: "CIMultiDictProxy[str]", body: bytes) -> Answer:
+        """The same, once all of the request is there."""
+        try:
+            body = decoded(body, headers.get("Content-Encoding"), self._settings.max_body_size)
+        except EventRejected as exc:
+            return await self._unread(headers, exc)
+        reach(Failpoint.BODY_READ)
+        mode, items = parse_http(headers.get("Content-Type"), headers.items(), body)
+        if mode is Mode.BATCH:
+            return await self._batch(headers, items)
+        ticket = await self._intake.offer(items[0])
+        return self._accepted(headers, QUEUED, {**JSON, CORRELATION_HEADER: ticket.correlation_id})
+
+    async def greet(self, request: web.BaseRequest) -> Answer:
         """OPTIONS: the handshake by which a sender asks whether it may deliver here, and how fast."""
         headers = {"Allow": "POST, OPTIONS"}
         origin = request.headers.get("WebHook-Request-Origin", "")
         if origin and origin.isascii() and origin.isprintable():  # a DNS name: nothing else is worth sending back
             headers["WebHook-Allowed-Origin"] = origin
             headers["WebHook-Allowed-Rate"] = "*"  # a full queue says so with 429
-        return web.Response(headers=headers)
+        return Answer(headers=headers)
 
-    async def _unread(
-        self, request: web.BaseRequest, content_type: str | None, error: EventRejected
-    ) -> web.StreamResponse:
+    async def _unread(self, headers: "CIMultiDictProxy[str]", error: EventRejected) -> Answer:
         """The attributes are kept as far as the headers have them, the body is not."""
-        _, items = parse_http(content_type, request.headers.items(), b"")
+        content_type = headers.get("Content-Type")
+        _, items = parse_http(content_type, headers.items(), b"")
         attributes = items[0].attributes() if isinstance(items[0], Event) else items[0].attributes
         kept = Rejected(attributes, encodable(content_type or ""), b"", error.problems, error.status)
         ticket = await self._intake.offer(kept)
-        return self._accepted(request, QUEUED, ticket.correlation_id)
+        return self._accepted(headers, QUEUED, {**JSON, CORRELATION_HEADER: ticket.correlation_id})
 
-    def _accepted(self, request: web.BaseRequest, body: bytes, correlation_id: str | None = None) -> web.StreamResponse:
+    def _accepted(self, headers: "CIMultiDictProxy[str]", body: bytes, given: Mapping[str, str] = JSON) -> Answer:
         """With a body, unless the sender's broker would take that for an event."""
         reply = self._settings.reply
-        if reply == "empty" or (reply == "auto" and _wants_event(request)):
-            return queued_in_silence(request, correlation_id)
-        return queued(request, body, correlation_id)
+        if reply == "empty" or (reply == "auto" and _wants_event(headers)):
+            return Answer(202, b"", {name: text for name, text in given.items() if name != "Content-Type"})
+        return Answer(202, body, given)
 
-    async def _batch(self, request: web.BaseRequest, items: Sequence[Event | Rejected]) -> web.StreamResponse:
+    async def _batch(self, headers: "CIMultiDictProxy[str]", items: Sequence[Event | Rejected]) -> Answer:
         # Side by side they share commits, and all of them wait no longer than one may: for slots, and for their ends.
         errors = await asyncio.gather(*(self._taken(item) for item in items))
-        return self._batch_answer(request, [_report(*pair) for pair in zip(items, errors, strict=True)], errors)
+        return self._batch_answer(headers, [_report(*pair) for pair in zip(items, errors, strict=True)], errors)
 
     async def _taken(self, item: Event | Rejected) -> EventRejected | NotNow | None:
         try:
@@ -96,12 +105,15 @@ class Receiver:
         return None
 
     def _batch_answer(
-        self, request: web.BaseRequest, reports: list[dict[str, Any]], errors: Sequence[EventRejected | NotNow | None]
-    ) -> web.StreamResponse:
+        self,
+        headers: "CIMultiDictProxy[str]",
+        reports: list[dict[str, Any]],
+        errors: Sequence[EventRejected | NotNow | None],
+    ) -> Answer:
         """The worst answer of any event is the answer of all: 429 or 503 before 400 before 202."""
         bad = [error for error in errors if error is not None]
         if not bad:
-            return self._accepted(request, json_body({"status": "queued", "events": reports}))
+            return self._accepted(headers, json_body({"status": "queued", "events": reports}))
         detail = f"{len(bad)} of {len(errors)} events were not taken in"
         later = next((error for error in bad if isinstance(error, NotNow)), None)
         if later is None:
@@ -113,14 +125,14 @@ class Receiver:
         return problem(status, detail, headers=retry_after(later.retry_after), events=reports)
 
 
-def _wants_event(request: web.BaseRequest) -> bool:
+def _wants_event(headers: "CIMultiDictProxy[str]") -> bool:
     """``Prefer: reply``: whatever body comes back, the broker takes it for an event.
 
     A list of tokens in any case, in one header or in several (https://www.rfc-editor.org/rfc/rfc7240#section-2).
     """
-    if "Prefer" not in request.headers:
+    if "Prefer" not in headers:
         return False
-    preferences = ",".join(request.headers.getall("Prefer", ())).lower().split(",")
+    preferences = ",".join(headers.getall("Prefer", ())).lower().split(",")
     return any(preference.partition(";")[0].strip() == "reply" for preference in preferences)
 
 

@@ -2,23 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
-from builder.adapters.web.answers import (
-    CORRELATION_HEADER,
-    Queued,
-    choose_correlation_id,
-    not_now,
-    problem,
-    refusal,
-    rejected,
-)
-from builder.adapters.web.routes import Route, Routes
+from builder.adapters.web.answers import Answer, as_bytes, as_response, not_now, problem, refusal, rejected
+from builder.adapters.web.connection import Connection
+from builder.adapters.web.routes import Deliver, Route, Routes
 from builder.errors import EventRejected, NotNow, StartError
 from builder.settings import Server
 from builder.stats import Stats
@@ -26,6 +21,9 @@ from builder.stats import Stats
 _MAX_HEADER = 16 * 2**10
 """Bytes of one header: an attribute of 1024 characters, percent-encoded, has up to 12 KiB. aiohttp's own 8190 would
 refuse it before anything of ours could name the attribute and keep the event."""
+
+_LAST_WORDS = 1.0
+"""Seconds that requests which run at the end have to finish."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,68 +35,100 @@ async def listening(settings: Server, routes: Iterable[Route], stats: Stats, max
     Raises:
         StartError: the address cannot be had.
     """
-    runner = web.ServerRunner(http_server(routes, stats, max_body_size), shutdown_timeout=1.0)
-    await runner.setup()
+    http = HttpServer(tuple(routes), stats, max_body_size)
     try:
-        try:
-            await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
-        except OSError as exc:
-            place = f"{settings.host}:{settings.port}"
-            msg = f"cannot listen on {place}: {exc.strerror} (settings server.host and server.port)"
-            raise StartError(msg) from exc
-        host, port = runner.addresses[0][:2]
+        listener = await asyncio.get_running_loop().create_server(http, settings.host, settings.port, backlog=1024)
+    except OSError as exc:
+        place = f"{settings.host}:{settings.port}"
+        msg = f"cannot listen on {place}: {exc.strerror} (settings server.host and server.port)"
+        raise StartError(msg) from exc
+    try:
+        host, port = listener.sockets[0].getsockname()[:2]
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
-        await runner.cleanup()
+        listener.close()
+        await http.close()
 
 
-def http_server(routes: Iterable[Route], stats: Stats, max_body_size: int) -> web.Server:
-    """Aiohttp's server without an application around it."""
-    loop = asyncio.get_running_loop()
+class HttpServer:
+    """Makes the protocol of each new connection: ours as long as it is plain, then aiohttp's."""
 
-    def request(
-        message: Any, payload: Any, protocol: web.RequestHandler, writer: Any, task: "asyncio.Task[None]"
-    ) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=max_body_size)
+    def __init__(self, routes: tuple[Route, ...], stats: Stats, max_body_size: int) -> None:
+        self._stats = stats
+        self._table = Routes(routes)
+        self._delivers = {
+            route.path: partial(self._deliver, route.deliver) for route in routes if route.deliver is not None
+        }
+        self._connections: set[Connection] = set()
+        self._aiohttp = web.Server(
+            self._handle,
+            request_factory=partial(_request, asyncio.get_running_loop(), max_body_size),
+            access_log=None,
+            auto_decompress=False,  # ``body`` does it: what cannot be decoded must be answered, and kept, by us
+            logger=_silent(),
+            max_field_size=_MAX_HEADER,
+        )
 
-    return web.Server(
-        _answering(Routes(routes), stats),
-        request_factory=request,
-        access_log=None,
-        auto_decompress=False,  # ``body`` does it: what cannot be decoded must be answered, and kept, by us
-        logger=_silent(),
-        max_field_size=_MAX_HEADER,
-    )
+    def __call__(self) -> Connection:
+        """The protocol of one connection."""
+        connection = Connection(self._delivers, _MAX_HEADER, self._aiohttp, self._connections.discard)
+        self._connections.add(connection)
+        return connection
 
+    async def close(self) -> None:
+        """Hang up: at once where nothing is asked, else after the answer, at the latest in a second."""
+        await asyncio.sleep(0)  # requests that are here already are taken in
+        self._aiohttp.pre_shutdown()
+        connections = tuple(self._connections)
+        answering = [task for one in connections if (task := one.close()) is not None]
+        if answering:
+            await asyncio.wait(answering, timeout=_LAST_WORDS)
+        for one in connections:
+            one.abort()
+        await self._aiohttp.shutdown(_LAST_WORDS)
 
-def _answering(routes: Routes, stats: Stats) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """Count each answer by its class, give it its correlation id, and turn what was raised into problems."""
+    async def _deliver(self, deliver: Deliver, headers: "CIMultiDictProxy[str]", body: bytes) -> bytes:
+        return as_bytes(headers, await self._answer(deliver(headers, body)))
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        response: web.StreamResponse
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        return as_response(request.headers, await self._answer(self._routed(request)))
+
+    async def _routed(self, request: web.BaseRequest) -> Answer:
+        handler, places = self._table.find(request.method, request.path)
+        return await handler(request, *places)
+
+    async def _answer(self, asked: Awaitable[Answer]) -> Answer:
+        """Turn what is raised into problems, and count each answer by its class."""
         try:
-            handler, places = routes.find(request.method, request.path)
-            response = await handler(request, *places)
+            answer = await asked
         except web.HTTPException as exc:
-            response = refusal(exc)
+            answer = refusal(exc)
         except EventRejected as exc:
-            response = rejected(exc)
+            answer = rejected(exc)
         except NotNow as exc:
-            response = not_now(exc)
+            answer = not_now(exc)
         except ConnectionError:  # the sender hung up within its request: nobody reads this
-            response = problem(400, "the request ended before its body did")
+            answer = problem(400, "the request ended before its body did")
         except Exception:
-            log.exception("request_crashed", method=request.method, path=request.path)
-            response = problem(500, "a bug of this service; its log says more")
-        if response.__class__ is Queued:
-            stats.answers["2xx"] += 1
-            return response
-        stats.answers[f"{response.status // 100}xx"] += 1
-        if CORRELATION_HEADER not in response.headers:
-            response.headers[CORRELATION_HEADER] = choose_correlation_id(request)
-        return response
+            log.exception("request_crashed")
+            answer = problem(500, "a bug of this service; its log says more")
+        self._stats.answers[_CLASSES[answer.status // 100]] += 1
+        return answer
 
-    return answer
+
+_CLASSES = {status: f"{status}xx" for status in range(1, 6)}
+
+
+def _request(
+    loop: asyncio.AbstractEventLoop,
+    max_body_size: int,
+    message: Any,
+    payload: Any,
+    protocol: web.RequestHandler,
+    writer: Any,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=max_body_size)
 
 
 def _silent() -> logging.Logger:
