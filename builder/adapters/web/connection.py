@@ -1,9 +1,8 @@
 """A sender's connection while it says only plain things: one whole event in each request, one request at a time.
 
-That is what brokers do all day, and it is answered here, in half of the time that aiohttp's server takes: without
-objects for request and response. At the first request that is anything else (another path or method, a body in pieces,
-two requests at once, an error) aiohttp takes over the connection, as if it had been there from the beginning. Its
-parser reads the requests in both cases, with the same limits.
+That is what brokers do all day, and it is answered here, without objects for request and response. At the first request
+that is anything else (another path or method, a body in pieces, two requests at once, an error) aiohttp takes over the
+connection, as if it had been there from the beginning. Its parser reads the requests in both cases, with the same limits.
 """
 
 import asyncio
