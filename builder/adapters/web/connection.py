@@ -2,7 +2,7 @@
 
 That is what brokers do all day, and it is answered here, without objects for request and response. At the first request
 that is anything else (another path or method, a body in pieces, two requests at once, an error) aiohttp takes over the
-connection, as if it had been there from the beginning. Its parser reads the requests in both cases, with the same limits.
+connection, as if it had been there from the beginning. Its parser reads the requests in both cases, with equal limits.
 """
 
 import asyncio
