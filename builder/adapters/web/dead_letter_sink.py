@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from builder.adapters.web.answers import queued_in_silence
-from builder.adapters.web.body import read_body
+from builder.adapters.web.answers import Answer
+from builder.adapters.web.body import decoded, read_body
 from builder.adapters.web.routes import Route
 from builder.errors import EventRejected
 from builder.events.attributes import MAX_VALUE
@@ -33,7 +33,7 @@ class DeadLetterSink:
         """One."""
         return [Route("POST", "/dead-letters", self.keep)]
 
-    async def keep(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def keep(self, request: web.BaseRequest) -> Answer:
         """Keep whatever came: nobody else would. 202 without a body, which no broker takes for an event."""
         content_type = request.headers.get("Content-Type")
         marks = _marks(request.headers)
@@ -41,6 +41,7 @@ class DeadLetterSink:
         headers = [one for one in request.headers.items() if not one[0].lower().startswith(_PREFIX + BROKER_MARKS)]
         try:
             body = await read_body(request, self._settings.max_body_size, self._settings.body_timeout)
+            body = decoded(body, request.headers.get("Content-Encoding"), self._settings.max_body_size)
         except EventRejected as exc:
             (item, *_) = parse_http(content_type, headers, b"").items
             attributes = item.attributes() if isinstance(item, Event) else item.attributes
@@ -49,7 +50,7 @@ class DeadLetterSink:
         else:
             for item in parse_http(content_type, headers, body).items:
                 await self._intake.bury(item, _words(marks), marks)
-        return queued_in_silence(request, None)
+        return Answer(202)
 
 
 def _marks(headers: Mapping[str, str]) -> dict[str, str]:
