@@ -39,13 +39,13 @@ class DeadLetterClient:
         """A page: ``items`` and ``next_before``."""
         return self._document(await self._call("GET", _PATH, query), "items")
 
-    async def show(self, letter_id: int, *, with_data: bool) -> dict[str, Any]:
+    async def show(self, letter_id: str, *, with_data: bool) -> dict[str, Any]:
         """One letter."""
         return self._document(
             await self._call("GET", f"{_PATH}/{letter_id}", {"body": "true"} if with_data else {}), "event"
         )
 
-    async def replay(self, letter_id: int) -> None:
+    async def replay(self, letter_id: str) -> None:
         """Send one again."""
         await self._call("POST", f"{_PATH}/{letter_id}/replay", {})
 
@@ -53,7 +53,7 @@ class DeadLetterClient:
         """Send a page of them again: ``queued``, ``rejected``, ``stopped`` and ``until``."""
         return self._document(await self._call("POST", f"{_PATH}/replay", query), "queued")
 
-    async def discard(self, letter_id: int) -> None:
+    async def discard(self, letter_id: str) -> None:
         """Forget one."""
         await self._call("DELETE", f"{_PATH}/{letter_id}", {})
 

@@ -2,8 +2,12 @@
 
 import argparse
 import asyncio
+import re
 
-from builder.cli.options import Parsers, add_output, new_parser
+from builder.cli.options import Parsers, add_amqp, add_output, new_parser
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_IN_BROKER = re.compile(r"[0-9a-f]{12}")
 
 EXAMPLE = "knative-lambda-builder dead-letters list --reason forbidden"
 
@@ -31,7 +35,14 @@ def add_parser(commands: Parsers) -> None:
     replay.add_argument("id", type=_id, nargs="?", metavar="ID")
     for part in (find, show, replay, discard):
         part.add_argument("--url", help="the running service (default: the one on this host, else its journal's file)")
-        part.add_argument("--config", metavar="FILE", help="the YAML file of settings (else BUILDER_CONFIG)")
+        part.add_argument(
+            "--from",
+            dest="place",
+            choices=["service", "amqp"],
+            default="service",
+            help="amqp: the broker's queue of dead letters (default: %(default)s)",
+        )
+        add_amqp(part)
         add_output(part, "text", "json")
     parser.set_defaults(run=run)
 
@@ -43,11 +54,11 @@ def run(parsed: argparse.Namespace) -> int:
     return asyncio.run(execute(parsed))
 
 
-def _id(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:19]) < 10**18):
-        msg = "must be the number of a dead letter, as the list shows it"
+def _id(text: str) -> str:
+    if not (_NUMBER.fullmatch(text) or _IN_BROKER.fullmatch(text)):
+        msg = "must be the id of a dead letter, as the list shows it"
         raise argparse.ArgumentTypeError(msg)
-    return int(text)
+    return text
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

@@ -12,14 +12,15 @@ from typing import Any, Protocol
 
 from builder.adapters.dead_letter_client import DeadLetterClient
 from builder.adapters.sqlite_journal import SqliteJournal, journal_path
+from builder.cli.options import amqp_settings
 from builder.errors import EventRejected, StartError
+from builder.flow.broker_letters import BROKERS_REASONS
 from builder.flow.build_queue import BuildQueue
 from builder.flow.dead_letters import DeadLetterOffice
 from builder.flow.letter_document import document, page, read_query, report_document
 from builder.flow.results import Results
 from builder.models import DeadLetter
 from builder.settings import Settings
-from builder.settings_sources import load
 
 _FILTERS = ("reason", "type", "third_party_id", "since", "until")
 
@@ -30,23 +31,23 @@ class Letters(Protocol):
     async def find(self, query: Mapping[str, str]) -> dict[str, Any]:
         """A page: ``items`` and ``next_before``."""
 
-    async def show(self, letter_id: int, *, with_data: bool) -> dict[str, Any]:
+    async def show(self, letter_id: str, *, with_data: bool) -> dict[str, Any]:
         """One letter."""
 
-    async def replay(self, letter_id: int) -> None:
+    async def replay(self, letter_id: str) -> None:
         """Send one again."""
 
     async def replay_many(self, query: Mapping[str, str]) -> dict[str, Any]:
         """Send a page of them again: ``queued``, ``rejected``, ``stopped`` and ``until``."""
 
-    async def discard(self, letter_id: int) -> None:
+    async def discard(self, letter_id: str) -> None:
         """Forget one."""
 
 
 async def execute(parsed: argparse.Namespace) -> int:
     """The exit code."""
     # Nothing is built here, so no cluster needs to be set up.
-    settings = load(os.environ, parsed.config, {"cluster": "memory"})
+    settings = amqp_settings(parsed)
     query = {name: getattr(parsed, name) for name in _FILTERS if getattr(parsed, name, None) is not None}
     if complaint := _complaint(parsed, query):
         print(f"dead-letters {parsed.part}: {complaint}", file=sys.stderr)
@@ -70,12 +71,18 @@ async def execute(parsed: argparse.Namespace) -> int:
 
 def _complaint(parsed: argparse.Namespace, query: Mapping[str, str]) -> str | None:
     """What is wrong with what was asked for."""
+    if parsed.place == "amqp" and parsed.url is not None:
+        return "--url is of a service; say --amqp for a broker"
+    if parsed.place == "service" and parsed.amqp is not None:
+        return "--amqp goes with --from amqp"
+    if parsed.place == "service" and not str(getattr(parsed, "id", None) or 1).isdecimal():
+        return "that ID is of a letter in the broker: say --from amqp"
     if parsed.part == "replay" and (parsed.id is None) != parsed.all:
         return "say which: an ID, or --all with filters"
     if parsed.part == "replay" and query and not parsed.all:
         return "filters go with --all"
     try:
-        read_query(query)
+        read_query(query, tuple(BROKERS_REASONS) if parsed.place == "amqp" else ())
     except EventRejected as exc:
         return "; ".join(f"--{problem.field.replace('_', '-')} {problem.message}" for problem in exc.problems)
     return None
@@ -94,7 +101,7 @@ async def _list(parsed: argparse.Namespace, letters: Letters, query: Mapping[str
     for letter in items:
         replayed = " (replayed)" if letter["replayed_at"] else ""
         event = letter["event"].get("id", "-")
-        line = f"{letter['last_at'][:19]}  {letter['reason']}{replayed}  event={event}  {letter['message']}"
+        line = f"{(letter['last_at'] or '-')[:19]}  {letter['reason']}{replayed}  event={event}  {letter['message']}"
         print(f"{letter['id']:>6}  {_printable(line)}")
     if not items:
         print("none")
@@ -127,7 +134,13 @@ def _say(parsed: argparse.Namespace, text: str, data: Mapping[str, Any]) -> None
 
 @asynccontextmanager
 async def _letters(parsed: argparse.Namespace, settings: Settings) -> AsyncIterator[Letters]:
-    """Through the service that was named, or runs here; else in the file."""
+    """In the broker, if asked for; else through the service that was named, or runs here; else in the file."""
+    if parsed.place == "amqp":
+        from builder.adapters.rabbitmq.dead_letter_queue import DeadLetterQueue  # noqa: PLC0415 -- who has none pays not
+
+        async with DeadLetterQueue.open(settings.rabbitmq) as in_broker:
+            yield in_broker
+        return
     token = None if settings.admin.token is None else settings.admin.token.get_secret_value()
     here = f"http://localhost:{settings.server.port}"
     async with DeadLetterClient.open(here if parsed.url is None else parsed.url, token) as client:
@@ -165,10 +178,10 @@ class _File:
         wanted, limit = read_query(query)
         return page(await self._journal.letters(wanted, limit), limit)
 
-    async def show(self, letter_id: int, *, with_data: bool) -> dict[str, Any]:
+    async def show(self, letter_id: str, *, with_data: bool) -> dict[str, Any]:
         return document(await self._letter(letter_id), with_data=with_data)
 
-    async def replay(self, letter_id: int) -> None:
+    async def replay(self, letter_id: str) -> None:
         try:
             await self._office.replay(await self._letter(letter_id))
         except EventRejected as exc:
@@ -178,12 +191,12 @@ class _File:
     async def replay_many(self, query: Mapping[str, str]) -> dict[str, Any]:
         return report_document(await self._office.replay_many(*read_query(query), sleep=_at_once))
 
-    async def discard(self, letter_id: int) -> None:
-        if not await self._journal.discard(letter_id):
+    async def discard(self, letter_id: str) -> None:
+        if not await self._journal.discard(int(letter_id)):
             raise _unknown(letter_id)
 
-    async def _letter(self, letter_id: int) -> DeadLetter:
-        letter = await self._journal.letter(letter_id)
+    async def _letter(self, letter_id: str) -> DeadLetter:
+        letter = await self._journal.letter(int(letter_id))
         if letter is None:
             raise _unknown(letter_id)
         return letter
@@ -193,5 +206,5 @@ async def _at_once(_delay: float) -> None:
     """Nothing is built meanwhile, so there is nothing to go easy on."""
 
 
-def _unknown(letter_id: int) -> StartError:
+def _unknown(letter_id: str) -> StartError:
     return StartError(f"there is no dead letter {letter_id} (any more)")

@@ -22,12 +22,12 @@ _PASSWORD = re.compile(r"(://)(?:[^\s/?#]*|[^\s/?#:]*:\S*)@")
 _REASONS = tuple(reason.value for reason in (*RejectReason, *FailureReason))
 _WORDS = ("type", "third_party_id")
 _TIMES = ("since", "until")
-_CHOICES = {"reason": _REASONS, "replayed": ("true", "false")}
+_REPLAYED = ("true", "false")
 _NUMBERS = ("limit", "before")
-_KNOWN = frozenset({*_WORDS, *_TIMES, *_CHOICES, *_NUMBERS})
+_KNOWN = frozenset({*_WORDS, *_TIMES, "reason", "replayed", *_NUMBERS})
 
 
-def read_query(query: Mapping[str, str]) -> tuple[LetterFilter, int]:
+def read_query(query: Mapping[str, str], more_reasons: Sequence[str] = ()) -> tuple[LetterFilter, int]:
     """The filter, and how many letters at the most: ``limit`` of a query, 100 unless it says less.
 
     Raises:
@@ -42,7 +42,7 @@ def read_query(query: Mapping[str, str]) -> tuple[LetterFilter, int]:
     ]
     problems += [
         Problem(name, f"must be one of {', '.join(choices)}")
-        for name, choices in _CHOICES.items()
+        for name, choices in (("reason", (*_REASONS, *more_reasons)), ("replayed", _REPLAYED))
         if query.get(name, choices[0]) not in choices
     ]
     numbers = {name: query[name] for name in _NUMBERS if name in query}
