@@ -13,6 +13,9 @@ from builder.settings import AsyncJobCreator
 LOOKS_PER_SECOND = 20.0
 """How often all waiting items together look whether the builds that they wait for have ended."""
 
+LONGEST_PAUSE = 5.0
+"""Seconds between two looks of one item, while few wait."""
+
 _DENIED = {
     401: FailureReason.UNAUTHORIZED,
     403: FailureReason.FORBIDDEN,
@@ -48,7 +51,8 @@ class Verdicts:
         if not patience.wait_for(blocked.uid, now, blocked.bound):
             return failed(FailureReason.ACTIVE_BUILD, f"{blocked.message}, longer than its own deadline allows")
         wait = Wait.DELETION if blocked.deleting else Wait.ACTIVE_BUILD
-        delay = self._backoff.delay(patience.waits, self.draw, floor=crowd / LOOKS_PER_SECOND)
+        looking = Backoff(self.policy.retry_delay, min(self.policy.max_retry_delay, LONGEST_PAUSE))
+        delay = looking.delay(patience.waits, self.draw, floor=crowd / LOOKS_PER_SECOND)
         patience.waits += 1
         return Again(wait, delay, blocked.message)
 

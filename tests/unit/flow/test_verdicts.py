@@ -115,6 +115,14 @@ def test_a_crowd_looks_rarely() -> None:
     assert step == Again(Wait.ACTIVE_BUILD, 250.05, "Job x is still building")
 
 
+def test_few_look_often() -> None:
+    """A build that waits for another begins soon after that one's end, however long that took."""
+    patience = Patience(waits=100)
+    active = Blocked("u-1", deleting=False, bound=3600.0, message="Job x is still building")
+    step = VERDICTS.after_block(active, patience, 0.0, crowd=1)
+    assert step == Again(Wait.ACTIVE_BUILD, 2.55, "Job x is still building")
+
+
 @pytest.mark.parametrize(
     "text",
     [
