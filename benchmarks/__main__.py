@@ -1,4 +1,4 @@
-"""``scripts/bench [accept|jobs|memory|journal|growth ...] [--rounds N] [--write]``."""
+"""``scripts/bench [accept|jobs|memory|journal|amqp|growth ...] [--rounds N] [--write]``."""
 
 import argparse
 import dataclasses
@@ -10,13 +10,13 @@ from pathlib import Path
 from child_programs import ProgramError
 from control_plane import BUILD_SCRIPT, ControlPlane, ControlPlaneError, Missing, find_binaries
 
-from benchmarks import accept, growth, jobs, journal, memory, table
+from benchmarks import accept, amqp, growth, jobs, journal, memory, table
 from benchmarks.children import ChildError
 from benchmarks.load import LoadError
 
 README = Path(__file__).with_name("README.md")
-PARTS = ("accept", "jobs", "memory", "journal", "growth")
-ROUNDS = {"accept": 15, "jobs": 4, "memory": 3, "journal": 3, "growth": 3}
+PARTS = ("accept", "jobs", "memory", "journal", "amqp", "growth")
+ROUNDS = {"accept": 15, "jobs": 4, "memory": 3, "journal": 3, "amqp": 4, "growth": 3}
 
 
 def main() -> int:
@@ -57,7 +57,7 @@ def _measure(parts: Sequence[str], rounds: int | None) -> list[table.Row]:
     if "accept" in parts:
         _say("accept", times)
         rows += accept.rows(times["accept"])
-    if {"jobs", "memory", "journal"} & set(parts):
+    if {"jobs", "memory", "journal", "amqp"} & set(parts):
         with _api_server() as cluster:
             if "jobs" in parts:
                 _say("jobs", times)
@@ -68,6 +68,9 @@ def _measure(parts: Sequence[str], rounds: int | None) -> list[table.Row]:
             if "journal" in parts:
                 _say("journal", times)
                 rows += journal.rows(times["journal"], cluster)
+            if "amqp" in parts:
+                _say("amqp", times)
+                rows += amqp.rows(times["amqp"], cluster)
     if "growth" in parts:
         _say("growth", times)
         rows += growth.rows(times["growth"])

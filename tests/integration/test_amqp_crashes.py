@@ -20,7 +20,11 @@ from tests.integration.service import Service, Services
 from tests.integration.ways import every_way, surroundings, wish
 from tests.integration.witness import Witness
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # Of the sender here: connections to a server that is killed may be left to be collected.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 BY_AMQP = [point for point in Failpoint if point not in OF_HTTP]
 

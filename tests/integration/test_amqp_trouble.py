@@ -20,7 +20,11 @@ from tests.contract.harness import a_job, eventually
 from tests.integration.messages import build_of
 from tests.tcp_proxy import TcpProxy
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # Of the sender here: connections to a server that is killed may be left to be collected.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 BAD = b"no event"
 

@@ -1,6 +1,7 @@
 """What a dead letter in the broker looks like: the message as it came, and headers that say why it is there."""
 
 import json
+import struct
 from typing import Any
 
 from pamqp.commands import Basic
@@ -43,7 +44,7 @@ def _fitting(properties: dict[str, Any], headers: dict[str, Any], note: dict[str
     try:
         if len(ContentHeader(properties=whole).marshal()) <= _LARGEST_HEAD:
             return whole
-    except (TypeError, ValueError):  # a value that pamqp reads but cannot write
+    except (TypeError, ValueError, struct.error):  # a value that pamqp reads but cannot write
         pass
     texts = {name: value for name, value in headers.items() if isinstance(value, str) and len(value) <= 256}  # noqa: PLR2004 -- short
     few = dict(list(texts.items())[:50])

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import AbstractChannel, ChannelFrame, DeliveredMessage
 from pamqp.commands import Basic
 
 from builder.adapters.rabbitmq.connection import plain_words
@@ -16,6 +16,11 @@ from builder.stats import MessageEnd, Stats
 
 MOST_UNACKED = 65_535
 """The largest prefetch that AMQP can say."""
+
+_CLOSED = "the channel was closed"
+
+TOGETHER = 0.002
+"""Seconds that an ack may wait for others, to be sent with them."""
 
 
 class Session:
@@ -30,7 +35,7 @@ class Session:
         self._now = now
         self._arrived: deque[Delivery] = deque()
         self._something = asyncio.Event()
-        self._answers: deque[Basic.Ack | Basic.Nack] = deque()
+        self._answers: list[Basic.Ack | Basic.Nack] = []
         self._to_say = asyncio.Event()
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tags: list[str] = []
@@ -90,10 +95,9 @@ class Session:
     async def answer(self) -> None:
         """Tell the broker what has become of its messages, for as long as the channel lives."""
         while True:
+            await self._to_say.wait()
+            await asyncio.sleep(TOGETHER)
             await self.flush(wait=False)
-            self._to_say.clear()
-            if not self._answers:
-                await self._to_say.wait()
 
     async def flush(self, *, wait: bool = True) -> None:
         """Send all answers; with ``wait`` they are on the wire when this returns.
@@ -101,16 +105,22 @@ class Session:
         Raises:
             BrokerAway: the channel is gone, and the broker will give the messages to others.
         """
-        answers, channel = self._answers, self._channel
+        self._to_say.clear()
+        if not self._answers:
+            return
+        if self._channel.is_closed:
+            raise lost(_CLOSED)
+        # Not by ``basic_ack``, which would be a system call for each: that costs more than all else about a message.
+        connection = self._channel.connection
+        sent = connection.create_future() if wait else None
+        frames = ChannelFrame.marshall(self._channel.number, self._answers, sent)
+        self._answers = []
+        reach(Failpoint.BEFORE_ACK)
         with plain_words():
-            while answers:
-                reach(Failpoint.BEFORE_ACK)
-                answer, last = answers.popleft(), wait and len(answers) == 0
-                if isinstance(answer, Basic.Ack):
-                    await channel.basic_ack(answer.delivery_tag or 0, wait=last)
-                    reach(Failpoint.ACKED)
-                else:
-                    await channel.basic_nack(answer.delivery_tag or 0, requeue=True, wait=last)
+            await connection.write_queue.put(frames)
+            if sent is not None:
+                await sent
+        reach(Failpoint.ACKED)
 
     def ack(self, delivery: Delivery) -> None:
         """See ``Answering``. Of a message that is not held any more the broker hears nothing."""
@@ -156,7 +166,7 @@ class Session:
 
     def _on_close(self, closing: "asyncio.Future[None]") -> None:
         reason = None if closing.cancelled() else closing.exception()
-        self._end("the channel was closed" if reason is None or not str(reason) else str(reason))
+        self._end(_CLOSED if reason is None or not str(reason) else str(reason))
 
     def _on_cancel(self, _frame: object) -> None:
         self._tags.clear()

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
-from aiormq.abc import AbstractChannel
-from aiormq.exceptions import DeliveryError, PublishError
+from aiormq.channel import Channel
 
-from builder.adapters.rabbitmq.connection import connected, plain_words
+from builder.adapters.rabbitmq.connection import connected
 from builder.adapters.rabbitmq.delivery import Delivery
 from builder.adapters.rabbitmq.letter_message import letter_message
-from builder.errors import BrokerError, NotRouted, SettingsError
+from builder.adapters.rabbitmq.publisher import open_channel, publish
+from builder.errors import BrokerError, BrokerFull, NotRouted, SettingsError
 from builder.failpoints import Failpoint, reach
 from builder.models import DeadLetter
 from builder.rabbitmq_settings import Rabbitmq
@@ -76,9 +76,7 @@ class Undertaker:
             await self._something.wait()
             try:
                 async with connected(self._settings, "knative-lambda-builder dead letters") as connection:
-                    with plain_words():
-                        opened = await connection.channel(on_return_raises=True)
-                        channel = await opened.get_underlay_channel()
+                    channel = await open_channel(connection)
                     while True:
                         await self._send_all(channel)
                         failures = 0
@@ -94,7 +92,7 @@ class Undertaker:
             await asyncio.sleep(RETRYING.delay(failures, self._draw, floor=0.05))
             failures += 1
 
-    async def _send_all(self, channel: AbstractChannel) -> None:
+    async def _send_all(self, channel: Channel) -> None:
         while self._waiting:
             burial = self._waiting[0]
             delivery = next((one for one in burial.deliveries() if one.held), None)
@@ -110,7 +108,7 @@ class Undertaker:
         self._something.clear()
         self._nothing.set()
 
-    async def _send(self, channel: AbstractChannel, delivery: Delivery, letter: DeadLetter) -> None:
+    async def _send(self, channel: Channel, delivery: Delivery, letter: DeadLetter) -> None:
         """Return when the letter is in the queue.
 
         To the queue itself, not to the exchange, which may have other queues bound and confirm without ours.
@@ -121,16 +119,13 @@ class Undertaker:
         body, properties = letter_message(delivery, letter)
         reach(Failpoint.BEFORE_LETTER)
         try:
-            with plain_words():
-                await channel.basic_publish(body, routing_key=self._queue, properties=properties, mandatory=True)
-        except BrokerError as exc:
-            if isinstance(exc.__cause__, PublishError):
-                msg = f"there is no queue {self._queue}: make it with `knative-lambda-builder topology declare`"
-                raise NotRouted(msg) from exc
-            if isinstance(exc.__cause__, DeliveryError):
-                msg = f"the queue {self._queue} takes no more: replay or discard what is in it"
-                raise BrokerError(msg) from exc
-            raise
+            await publish(channel, "", self._queue, body, properties)
+        except NotRouted as exc:
+            msg = f"there is no queue {self._queue}: make it with `knative-lambda-builder topology declare`"
+            raise NotRouted(msg) from exc
+        except BrokerFull as exc:
+            msg = f"the queue {self._queue} takes no more: replay or discard what is in it"
+            raise BrokerFull(msg) from exc
 
     def _tell(self, exc: BaseException) -> None:
         reason = str(exc) or "the connection to the broker was lost"

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from builder.errors import EventRejected
+from builder.events.amqp import parse_amqp
 from builder.events.job_start import ID_RULE
-from builder.flow.ports import LetterFilter
+from builder.events.parsing import parse_http
+from builder.flow.ports import Entry, LetterFilter
+from builder.models import DeadLetter, RejectReason
 from tests.unit.http.door import (
     LEFT_OUT,
     PROBLEM,
@@ -274,6 +278,59 @@ async def assert_rejected(door: Door, delivery: Delivery, fields: list[str]) -> 
 async def test_wrong_members(door: Door, changes: dict[str, Any], fields: list[str]) -> None:
     """Each cell about an attribute or a field, in structured mode, which can say all of them."""
     await assert_rejected(door, structured(example(changes)), fields)
+
+
+class Kept:
+    """A custodian for what is rejected: as a message's own, but it keeps letters here."""
+
+    def __init__(self) -> None:
+        self.letters: list[DeadLetter] = []
+
+    async def seen(self, _identity: bytes) -> bool:
+        return False
+
+    async def admit(self, _entry: Entry) -> None:
+        pytest.fail("it is no event")
+
+    def outcome(self, _identity: bytes) -> None:
+        pytest.fail("it is no event")
+
+    async def park(self, letter: DeadLetter) -> None:
+        self.letters.append(letter)
+
+
+@pytest.mark.parametrize(("changes", "fields"), CELLS, ids=told)
+async def test_wrong_members_by_amqp(door: Door, changes: dict[str, Any], fields: list[str]) -> None:
+    """The same table by the other road: the same fields and words, one dead letter, where the transport keeps them."""
+    body = structured(example(changes)).content
+    (item,) = parse_amqp(STRUCTURED["Content-Type"], None, body).items
+    kept = Kept()
+    with pytest.raises(EventRejected) as rejected:
+        await door.parts.intake.take(item, custodian=kept)
+    assert [problem.field for problem in rejected.value.problems] == fields
+    (letter,) = kept.letters
+    assert (letter.reason, letter.problems) == (RejectReason.INVALID, rejected.value.problems)
+    assert (door.queued(), await door.letters()) == ([], [])
+    by_http = await door.deliver(structured(example(changes)))
+    assert problem_of(by_http)["detail"] == str(rejected.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "ce-", "cloudEvents:"])
+def test_wrong_members_in_headers(prefix: str) -> None:
+    """In binary mode either road finds the same, whatever the headers are called."""
+    compared = 0
+    for changes, _ in CELLS:
+        event = example(changes)
+        attributes = {name: value for name, value in event.items() if not name.startswith("data")}
+        # Without a prefix what is no attribute's name is somebody else's header; and HTTP cannot say everything.
+        ours = prefix or all(name.isalnum() and name.islower() for name in attributes)
+        if not ours or not all(isinstance(value, str) and value.isprintable() for value in attributes.values()):
+            continue
+        data = json.dumps(event.get("data")).encode()
+        by_http = parse_http(None, [(f"ce-{name}", value) for name, value in attributes.items()], data)
+        assert parse_amqp(None, {f"{prefix}{name}": value for name, value in attributes.items()}, data) == by_http
+        compared += 1
+    assert compared > len(CELLS) / 2
 
 
 async def test_any_mode(door: Door) -> None:
