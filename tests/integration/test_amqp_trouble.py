@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import pamqp.encode
 import pytest
 from broker import Broker
 
@@ -320,3 +322,23 @@ def reason_of(headers: Mapping[str, Any]) -> str:
     deaths = headers["x-death"]
     assert isinstance(deaths, list)
     return str(deaths[0]["reason"])
+
+
+async def test_a_message_that_no_client_can_read(vhost: Vhost, cluster: CountingCluster) -> None:
+    """It ends the connection each time that it comes, until the broker gives it up: that one, and no other."""
+    async with Queue.declared(vhost, kanikoJobs={"deliveryLimit": 6}) as queue:
+        await _one_among_others(queue, cluster)
+
+
+async def _one_among_others(queue: Queue, cluster: CountingCluster) -> None:
+    await queue.publish(*(build_of(f"p{number}") for number in range(20)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(pamqp.encode.METHODS, "timestamp", lambda _: struct.pack(">Q", 2**62))
+        await queue.publish(build_of("unreadable"), timestamp=0)
+    await queue.publish(*(build_of(f"p{number}") for number in range(20, 40)))
+    async with consuming(queue.vhost, cluster) as road:
+        await road.until_ended(40, within=40)
+        await eventually(lambda: queue.count(LETTERS), lambda count: count == 1, within=40)
+        await road.until(lambda road: road.consumer.trouble is None)
+    assert cluster.made == once(40)
+    assert (await queue.count(), await queue.count(LETTERS)) == (0, 1)

@@ -12,6 +12,7 @@ from aio_pika.abc import AbstractConnection
 from builder.adapters.rabbitmq.connection import connected, plain_words
 from builder.adapters.rabbitmq.custody import BrokerCustody
 from builder.adapters.rabbitmq.delivery import Delivery
+from builder.adapters.rabbitmq.letter_message import crashed
 from builder.adapters.rabbitmq.session import Session, lost
 from builder.adapters.rabbitmq.undertaker import Undertaker
 from builder.errors import BrokerError, EventRejected, Problem, SettingsError, StorageError
@@ -21,7 +22,6 @@ from builder.failpoints import Failpoint, reach
 from builder.flow.intake import Intake
 from builder.flow.outage import Outage
 from builder.flow.ports import Journal
-from builder.models import DeadLetter, FailureReason
 from builder.retry import Backoff
 from builder.settings import Settings
 from builder.stats import MessageEnd, Stats
@@ -54,7 +54,6 @@ class Consumer:
     ) -> None:
         self._settings = settings
         self._queue = settings.rabbitmq.queues.kaniko_jobs.name
-        self._prefetch = settings.async_job_creator.max_queue_size
         self._outage = outage
         self._waiting = waiting
         self._intake = intake
@@ -67,6 +66,7 @@ class Consumer:
         self._session: Session | None = None
         self._taking: asyncio.Task[None] | None = None
         self._stopping = False
+        self._careful = False
         self._closing = asyncio.Event()
         self._trouble: str | None = "not connected yet"
         self.ready: int | None = None
@@ -145,6 +145,9 @@ class Consumer:
             self._trouble = None
             try:
                 await self._run(session, connection)
+            except BrokerError:
+                self._careful = True
+                raise
             finally:
                 self._session = None
                 self.ready = None
@@ -174,14 +177,27 @@ class Consumer:
         if over.done() and not over.cancelled():
             raise lost(over.result())
 
+    @property
+    def _share(self) -> int:
+        """Messages to be asked for at once.
+
+        One at a time after a connection that was lost: it may be lost over a message that no client can read, which
+        comes again first. Then only that one nears the ``deliveryLimit``, and not all that are on the way with it.
+        """
+        return 1 if self._careful else self._settings.async_job_creator.max_queue_size
+
     async def _ask(self, session: Session) -> None:
-        await session.consume(self._queue, self._prefetch, self._settings.rabbitmq.connect_timeout)
+        await session.consume(self._queue, self._share, self._settings.rabbitmq.connect_timeout)
 
     async def _tend(self, session: Session) -> None:
         """As many messages as there is room for, and none so long that the broker would close the channel over it."""
         too_long = self._settings.rabbitmq.consumer_timeout / 2
         while not self._stopping:
-            wanted = 1 + self._waiting() // self._prefetch
+            if self._careful and (session.fresh or len(session) == 0):
+                self._careful = False
+                while session.shares:
+                    await session.consume_less()
+            wanted = 1 + self._waiting() // self._share
             if session.shares < wanted:
                 await self._ask(session)
             elif session.shares > wanted:
@@ -249,7 +265,7 @@ class Consumer:
             raise
         except Exception as exc:  # a bug of ours must not let the same message come for ever
             log.exception("message_crashed", queue=self._queue)
-            self._custody.park(delivery, self._unread(delivery, exc))
+            self._custody.park(delivery, crashed(delivery, exc, self._now()))
         self._custody.end(delivery)
 
     async def _take_in(self, delivery: Delivery, item: Item) -> None:
@@ -270,16 +286,3 @@ class Consumer:
         problem = Problem("body", f"must not be larger than {limit} bytes (setting intake.maxBodySize)")
         shown = content_type_of(content_type, delivery.headers)
         return Mode.BINARY, [Rejected({}, shown, b"", (problem,), 413)]
-
-    def _unread(self, delivery: Delivery, exc: Exception) -> DeadLetter:
-        now = self._now()
-        return DeadLetter(
-            reason=FailureReason.INTERNAL_ERROR,
-            message=f"a bug of this service: {type(exc).__name__}: {exc}",
-            attributes={},
-            content_type=content_type_of(delivery.properties.content_type, delivery.headers),
-            body=delivery.body,
-            first_at=now,
-            last_at=now,
-            error=type(exc).__name__,
-        )

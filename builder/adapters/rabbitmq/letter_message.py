@@ -2,15 +2,17 @@
 
 import json
 import struct
+from datetime import datetime
 from typing import Any
 
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from builder.adapters.rabbitmq.delivery import Delivery
+from builder.events.amqp import content_type_of
 from builder.events.parsing import STRUCTURED_TYPE
 from builder.flow.letter_headers import LetterNote, write_note
-from builder.models import DeadLetter
+from builder.models import DeadLetter, FailureReason
 
 _LARGEST_HEAD = 100 * 2**10
 """Bytes. All properties must fit into one frame, of which brokers take 128 KiB; a larger one ends the connection."""
@@ -30,6 +32,20 @@ def letter_message(delivery: Delivery, letter: DeadLetter) -> tuple[bytes, Basic
     if letter.content_type == "application/json" and letter.attributes:
         properties["content_type"], body = STRUCTURED_TYPE, _structured(letter)
     return body, _fitting(properties, {}, note)
+
+
+def crashed(delivery: Delivery, exc: Exception, at: datetime) -> DeadLetter:
+    """The letter of a message on which a bug of ours was met."""
+    return DeadLetter(
+        reason=FailureReason.INTERNAL_ERROR,
+        message=f"a bug of this service: {type(exc).__name__}: {exc}",
+        attributes={},
+        content_type=content_type_of(delivery.properties.content_type, delivery.headers),
+        body=delivery.body,
+        first_at=at,
+        last_at=at,
+        error=type(exc).__name__,
+    )
 
 
 def _structured(letter: DeadLetter) -> bytes:

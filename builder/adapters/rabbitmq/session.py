@@ -24,7 +24,10 @@ TOGETHER = 0.002
 
 
 class Session:
-    """Consumes one queue on one channel. ``clock`` is the loop's time, ``now`` the time of day in UTC."""
+    """Consumes one queue on one channel. ``clock`` is the loop's time, ``now`` the time of day in UTC.
+
+    ``fresh`` once a message has come that nobody had before: the queue gives those that came back first.
+    """
 
     def __init__(
         self, channel: AbstractChannel, stats: Stats, clock: Callable[[], float], now: Callable[[], datetime]
@@ -40,6 +43,7 @@ class Session:
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tags: list[str] = []
         self._held: dict[int, Delivery] = {}
+        self.fresh = False
         channel.closing.add_done_callback(self._on_close)
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
 
@@ -161,6 +165,8 @@ class Session:
         self._held[delivery.tag] = delivery
         if delivery.redelivered:
             self._stats.redelivered += 1
+        else:
+            self.fresh = True
         self._arrived.append(delivery)
         self._something.set()
 
