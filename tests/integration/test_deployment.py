@@ -250,3 +250,8 @@ async def test_the_service_runs_as_deployed(
     }
     for path in paths:
         assert (await service.http.get(path)).status_code == httpx.codes.OK, path
+    sinks = [
+        one["spec"]["delivery"]["deadLetterSink"]["uri"] for kind in ("Broker", "Trigger") for one in rendered.all(kind)
+    ]
+    for path in sinks:
+        assert (await service.http.post(path)).status_code != httpx.codes.NOT_FOUND, path
