@@ -193,6 +193,7 @@ class Consumer:
         """As many messages as there is room for, and none so long that the broker would close the channel over it."""
         too_long = self._settings.rabbitmq.consumer_timeout / 2
         while not self._stopping:
+            await asyncio.sleep(_LOOK)
             if self._careful and (session.fresh or len(session) == 0):
                 self._careful = False
                 while session.shares:
@@ -205,7 +206,6 @@ class Consumer:
             overdue = [delivery for delivery in session.held() if self._clock() - delivery.since > too_long]
             if overdue:
                 await self._renew(session, overdue)
-            await asyncio.sleep(_LOOK)
 
     async def _renew(self, session: Session, overdue: list[Delivery]) -> None:
         """Hand messages back that have been here for long; they come again at once and join their events.
