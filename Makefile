@@ -1,8 +1,9 @@
 .PHONY: run cluster test fuzz lint bench chaos lock
 
-run: ## start the service on the embedded cluster, send 004's example, show what becomes of it
+run: ## start the service on the embedded cluster, send 004's example, show what becomes of it; AMQP=1: by RabbitMQ
 	@scripts/setup
-	@.venv/bin/python scripts/demo.py
+	@[ -z "$(AMQP)" ] || scripts/setup-broker
+	@AMQP=$(AMQP) .venv/bin/python scripts/demo.py
 
 cluster: ## a real Kubernetes API on loopback, for a look by hand: prints its KUBECONFIG, stays until Ctrl-C
 	@scripts/setup

@@ -9,6 +9,7 @@ from datetime import datetime
 import structlog
 from aio_pika.abc import AbstractConnection
 
+from builder.adapters.rabbitmq import topology
 from builder.adapters.rabbitmq.connection import connected, plain_words
 from builder.adapters.rabbitmq.custody import BrokerCustody
 from builder.adapters.rabbitmq.delivery import Delivery
@@ -67,6 +68,7 @@ class Consumer:
         self._taking: asyncio.Task[None] | None = None
         self._stopping = False
         self._careful = False
+        self._looked = False
         self._closing = asyncio.Event()
         self._trouble: str | None = "not connected yet"
         self.ready: int | None = None
@@ -136,6 +138,9 @@ class Consumer:
     async def _live(self) -> None:
         """One connection's life. Ends with ``BrokerError``, or when we close."""
         async with connected(self._settings.rabbitmq) as connection:
+            if not self._looked:
+                await topology.tell(self._settings.rabbitmq, connection)
+                self._looked = True
             with plain_words():
                 channel = await connection.channel(publisher_confirms=False)
                 session = Session(await channel.get_underlay_channel(), self._stats, self._clock, self._now)
