@@ -15,11 +15,13 @@ from builder.events.routing import EVENT_TYPES
 from builder.flow.topology import wanted
 from builder.rabbitmq_settings import Rabbitmq
 from builder.settings_sources import load
+from tests.amqp_parts import Queue
+from tests.broker_parts import Vhost
 from tests.contract.harness import eventually
 from tests.integration.messages import build_of
 from tests.integration.namespace import Namespace
 from tests.integration.rendered import K8S, OVERLAYS, Rendered, kind_of, labels_of, references, selected
-from tests.integration.service import Services
+from tests.integration.service import Service, Services
 
 pytestmark = pytest.mark.integration
 
@@ -212,26 +214,32 @@ def test_the_knative_service_runs_the_same_container(plane: ControlPlane) -> Non
     assert named[0] == named[1]
 
 
+async def deployed(
+    overlay: str, cluster: ControlPlane, services: Services, folder: Path, **environ: str
+) -> tuple[Rendered, Namespace, Service]:
+    """The service as its Pod would run it: the account's own bound token, the settings' file, the variables."""
+    cluster.kubectl("apply", "-k", str(K8S / "overlays" / overlay))
+    rendered = Rendered.of(overlay, cluster)
+    namespace = Namespace(cluster, rendered.namespace)
+    token = await namespace.kubectl("create", "token", rendered.pod["spec"]["serviceAccountName"])
+    configuration = rendered.configuration(folder) | environ
+    service = services.spawn(
+        namespace,
+        f"--config={configuration.pop('BUILDER_CONFIG')}",
+        kubeconfig=namespace.kubeconfig(folder / "kubeconfig", token=token.strip()),
+        environ=configuration,
+    )
+    await service.listening()
+    return rendered, namespace, service
+
+
 @pytest.mark.parametrize("overlay", ["statefulset", "serving", "dev"])
 @pytest.mark.timeout(120)
 async def test_the_service_runs_as_deployed(
     overlay: str, cluster: ControlPlane, services: Services, tmp_path: Path
 ) -> None:
     """With the rendered Role, ConfigMaps and probes, from an event to its Pod; each path in a manifest is served."""
-    cluster.kubectl("apply", "-k", str(K8S / "overlays" / overlay))
-    rendered = Rendered.of(overlay, cluster)
-    account = rendered.pod["spec"]["serviceAccountName"]
-    namespace = Namespace(cluster, rendered.namespace)
-    token = await namespace.kubectl("create", "token", account)
-    environ = rendered.configuration(tmp_path)
-    service = services.spawn(
-        namespace,
-        f"--config={environ.pop('BUILDER_CONFIG')}",
-        kubeconfig=namespace.kubeconfig(tmp_path / "kubeconfig", token=token.strip()),
-        environ=environ,
-    )
-    await service.listening()
-
+    rendered, namespace, service = await deployed(overlay, cluster, services, tmp_path)
     assert await service.statuses(build_of(f"from-{overlay}")) == [202]
     assert (await service.ended(f"from-{overlay}"))["status"] == "created"
     await eventually(lambda: namespace.read("pods", "-l=app.kubernetes.io/component=build"), bool)
@@ -255,3 +263,21 @@ async def test_the_service_runs_as_deployed(
     ]
     for path in sinks:
         assert (await service.http.post(path)).status_code != httpx.codes.NOT_FOUND, path
+
+
+@pytest.mark.parametrize("overlay", ["amqp", "prod"])
+@pytest.mark.timeout(120)
+async def test_the_consumer_runs_as_deployed(
+    overlay: str, cluster: ControlPlane, services: Services, tmp_path: Path, vhost: Vhost
+) -> None:
+    """From a message in a real broker's queue to its Pod; over HTTP nothing is taken in."""
+    async with Queue.declared(vhost) as queue:
+        url = {"BUILDER_RABBITMQ__URL": vhost.url}
+        rendered, namespace, service = await deployed(overlay, cluster, services, tmp_path, **url)
+        await queue.publish(build_of(f"from-{overlay}"))
+        await eventually(lambda: namespace.read("pods", "-l=app.kubernetes.io/component=build"), bool)
+        assert (await service.ended(f"from-{overlay}"))["status"] == "created"
+        await eventually(queue.count, lambda count: count == 0)
+        assert await service.statuses(build_of("over-http")) == [httpx.codes.SERVICE_UNAVAILABLE]
+        probe = rendered.container["readinessProbe"]["httpGet"]["path"]
+        assert (await service.http.get(probe)).status_code == httpx.codes.OK

@@ -68,7 +68,6 @@ class MemoryJob:
             "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": self.uid}},
             "manualSelector": False,
             "completionMode": "NonIndexed",
-            "suspend": False,
             "podReplacementPolicy": "TerminatingOrFailed",
         }
         labelled = self._labelled(template.get("metadata", {}))
@@ -76,7 +75,8 @@ class MemoryJob:
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"labels": labelled["labels"]} | job["metadata"] | self._given_by_server(),
-            "spec": defaults | spec | {"template": template | {"metadata": labelled}},
+            # Nobody else is in here who could let a suspended Job start: it never is.
+            "spec": defaults | spec | {"suspend": False, "template": template | {"metadata": labelled}},
             "status": self._status(backoff_limit),
         }
 
