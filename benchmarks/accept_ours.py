@@ -1,4 +1,4 @@
-"""Our receiver, intake, journal and log, as a server; a task that settles items at once for the workers.
+"""Our receiver, intake, journal and log, as a server, with a task in the place of the workers.
 
 ``python -m benchmarks.accept_ours [journal file]``: without a file the journal is in memory.
 """
@@ -31,7 +31,7 @@ async def serve(path: str | None) -> None:
         journal = None if path is None else await stack.enter_async_context(open_journal(chosen, os.environ))
         door = Door.of(chosen, journal)
         routes = Receiver(door.intake, chosen.intake).routes()
-        workers = asyncio.create_task(door.drain() if path is None else door.drain_to_disk())
+        workers = asyncio.create_task(door.drain())
         url = await stack.enter_async_context(listening(chosen.server, routes, door.stats, chosen.intake.max_body_size))
         print(url, flush=True)
         await stop.wait()

@@ -55,16 +55,7 @@ class Door:
         self.results.finish(item, result)
 
     async def drain(self) -> None:
-        """Stand for the workers: take and settle at once, for ever. Their own work is not what is measured here."""
-        item = await self.queue.take()
-        result = item.result(SETTLED, now(), "job")
-        while True:
-            await item.receipt.settle(result)
-            self.results.finish(item, result)
-            item = await self.queue.take()
-
-    async def drain_to_disk(self) -> None:
-        """As ``drain``, with a journal on disk: one item in ``JOBS_SHARE`` is settled, the others stay unfinished."""
+        """Stand for the workers, for ever: take all items and settle one in ``JOBS_SHARE``."""
         while True:
             for _ in range(JOBS_SHARE - 1):
                 await self.queue.take()
