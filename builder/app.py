@@ -34,7 +34,7 @@ from builder.flow.worker_pool import WorkerPool
 from builder.jobs.status import phase
 from builder.metrics import Metrics
 from builder.models import Manifest
-from builder.settings import CUSTODY_PROMISES, Settings
+from builder.settings import Settings
 from builder.stats import Stats
 
 if TYPE_CHECKING:
@@ -127,12 +127,12 @@ async def open_journal(settings: Settings, environ: Mapping[str, str]) -> AsyncI
     """Where accepted events are kept, by the mode of custody."""
     if settings.custody != "journal":
         clock = asyncio.get_running_loop().time
-        log.info("custody", mode=settings.custody, promise=CUSTODY_PROMISES[settings.custody])
+        log.info("custody", mode=settings.custody, promise=settings.promise)
         yield MemoryJournal(settings.idempotency, settings.dead_letters, clock)
         return
     path = journal_path(settings, environ)
     async with SqliteJournal.open(path, settings) as journal:
-        log.info("custody", mode="journal", file=str(path), promise=CUSTODY_PROMISES["journal"])
+        log.info("custody", mode="journal", file=str(path), promise=settings.promise)
         yield journal
 
 

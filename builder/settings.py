@@ -122,11 +122,12 @@ class Results(Section):
     max_entries: Annotated[int, Field(ge=1)] = 10_000
 
 
-CUSTODY_PROMISES = {
+_PROMISES = {
     "journal": "202 means that the event is on disk",
     "sender": "202 means that the event's Job exists, or a later event's",
-    "broker": "RabbitMQ keeps a message until its Job exists, or its dead letter; events over HTTP get a 503",
+    "broker": "events over HTTP get a 503",
 }
+_OF_MESSAGES = "RabbitMQ keeps a message until its Job exists, or its dead letter"
 
 
 class Settings(Section):
@@ -179,3 +180,9 @@ class Settings(Section):
             )
             raise ValueError(msg)
         return self
+
+    @property
+    def promise(self) -> str:
+        """What a sender may count on."""
+        of_events = _PROMISES[self.custody]
+        return f"{of_events}; {_OF_MESSAGES}" if self.rabbitmq.urls else of_events

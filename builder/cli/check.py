@@ -15,7 +15,7 @@ from builder.errors import AlreadyExists, BrokerError, ClusterError, StartError
 from builder.jobs.manifest import build_job
 from builder.models import BuildRequest, BuildType, Source, SourceKind, Target
 from builder.rabbitmq_settings import Rabbitmq
-from builder.settings import CUSTODY_PROMISES, Settings
+from builder.settings import Settings
 
 if TYPE_CHECKING:
     from builder.adapters.kubernetes import KubernetesCluster
@@ -65,7 +65,7 @@ def run(parsed: argparse.Namespace) -> int:
     settings = settings_of(parsed)
     findings = [
         Finding("settings", ok=True, detail="all keys known, all values allowed"),
-        Finding("custody", ok=True, detail=f"{settings.custody}: {CUSTODY_PROMISES[settings.custody]}"),
+        Finding("custody", ok=True, detail=f"{settings.custody}: {settings.promise}"),
         Finding("engine", ok=True, detail=f"{settings.build.engine}: {ENGINE_NEEDS[settings.build.engine]}"),
     ]
     findings += asyncio.run(_cluster(settings))

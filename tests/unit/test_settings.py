@@ -8,6 +8,7 @@ import yaml
 from builder.errors import SettingsError
 from builder.rabbitmq_settings import Rabbitmq
 from builder.settings_sources import load, validate
+from tests import building
 
 MEMORY = {"cluster": "memory"}
 
@@ -192,3 +193,14 @@ def test_wrong_rabbitmq_settings(section: dict[str, object], message: str) -> No
     with pytest.raises(SettingsError, match=message) as caught:
         validate(MEMORY | {"rabbitmq": section})
     assert "s3cret" not in str(caught.value)
+
+
+def test_what_senders_may_count_on() -> None:
+    """Each mode of custody, with a broker and without; a mode that needs one says so."""
+    url = {"url": "amqp://rabbitmq"}
+    kept = "RabbitMQ keeps a message until its Job exists, or its dead letter"
+    assert building.settings().promise == "202 means that the event is on disk"
+    assert building.settings(rabbitmq=url).promise == f"202 means that the event is on disk; {kept}"
+    assert building.settings(custody="broker", rabbitmq=url).promise == f"events over HTTP get a 503; {kept}"
+    with pytest.raises(SettingsError, match=r"custody: broker needs rabbitmq\.url"):
+        building.settings(custody="broker")
