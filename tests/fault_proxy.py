@@ -113,6 +113,12 @@ class FaultProxy:
         """Let ``fault`` happen to the next so many requests of this method whose path matches."""
         self._rules.append(_Rule(method, re.compile(path), fault, times))
 
+    @property
+    def laid_down(self) -> int:
+        """How many faults wait for their request."""
+        self._rules = [rule for rule in self._rules if rule.times]
+        return sum(rule.times for rule in self._rules)
+
     def mend(self) -> None:
         """From now on everything passes."""
         self._rules.clear()
