@@ -66,6 +66,7 @@ class CapacityLine:
 
     def passed(self, item: Item, *, found_room: bool) -> None:
         """``item`` was tried and not refused for want of room. If it was called, others follow."""
+        self._here.discard(item)
         if item not in self._called:
             return
         self._called.remove(item)

@@ -68,9 +68,10 @@ class WaitingRoom:
         return self._heap[0][0] if self._heap else None
 
     def release(self, item: Item) -> None:
-        """Bring ``item``, which is here, back before its time."""
-        self._leave(item)
-        self._bring_back(item)
+        """Bring ``item`` back before its time, unless that was over already."""
+        if item in self._here:
+            self._leave(item)
+            self._bring_back(item)
 
     def close(self) -> None:
         """Stop the timer. Who is here stays here."""

@@ -6,12 +6,13 @@ import pytest
 
 from builder.adapters.memory_cluster import MemoryCluster
 from builder.errors import QuotaExceeded
-from builder.flow.items import Wait
+from builder.flow.capacity_line import CapacityLine
+from builder.flow.items import Item, Wait
 from builder.flow.ports import Cluster
 from builder.models import FailureReason, Manifest, Outcome
 from builder.settings import Memory
 from tests import building
-from tests.flow_parts import Flow
+from tests.flow_parts import Flow, item
 
 pytestmark = pytest.mark.looptime
 
@@ -123,3 +124,18 @@ async def test_nobody_waits_longer_than_the_bound() -> None:
         letters = await running.letters()
     assert [(letter.reason, letter.message) for letter in letters] == [(FailureReason.QUOTA, WORDS.format(0))] * 100
     assert len(running.pool.line) == 0
+
+
+async def test_whose_time_is_over_while_no_worker_is_free_holds_up_nobody() -> None:
+    """It is in the queue again when the line calls it; when it has been tried, the next is called."""
+    calls: list[Item] = []
+    line = CapacityLine(calls.append, draw=lambda: 0.5)
+    first, second = item("first"), item("second")
+    for one in (first, second):
+        line.join(one, WORDS)
+    await asyncio.sleep(10)
+    assert (calls, line.before(first), line.before(second)) == ([first], None, WORDS)
+    line.passed(second, found_room=False)
+    line.passed(first, found_room=False)
+    assert (len(line), line.refusal) == (0, None)
+    line.close()

@@ -104,4 +104,7 @@ async def test_who_was_called_and_comes_again_waits_anew() -> None:
     room.enter(one, again(60, Wait.CAPACITY), None)
     await asyncio.sleep(30)
     assert (back, list(room), room.waiting[Wait.CAPACITY]) == (["one"], [one], 1)
+    await asyncio.sleep(60)
+    room.release(one)  # its time was over before it was called
+    assert (back, list(room), room.waiting[Wait.CAPACITY]) == (["one", "one"], [], 0)
     room.close()
