@@ -36,6 +36,9 @@ WALKERS = 3
 AT_ONCE = 4
 """So many faults lie in wait, at the most: most requests must succeed, or the history is one of a full queue."""
 
+BACKLOG = 30
+"""With so many events unanswered, a sender sends nothing new."""
+
 Step: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 TARGETS = [
     *(("acme", f"parser{number}", None) for number in range(4)),
@@ -61,7 +64,7 @@ FAULTS: list[tuple[str, Fault]] = [
 CLOCK_STEPS = ["+0", "+36h", "-20m", "+1h", "-30s"]
 
 POLICY: dict[str, Any] = {
-    "asyncJobCreator": {"maxRetryDelay": "300ms", "maxQueueSize": 1000, "drainTimeout": "2s"},
+    "asyncJobCreator": {"maxRetryDelay": "300ms", "maxQueueSize": 200, "drainTimeout": "2s"},
     "kubernetes": {"requestTimeout": "3s"},
     "results": {"ttl": "1000h", "maxEntries": 1_000_000},
     "deadLetters": {"maxCount": 1_000_000},
@@ -144,9 +147,9 @@ class Chaos:
             await self._begin(replica, doomed=False)
         async with self._judge.builds_end_at_once():
             for replica in self.replicas:
-                await replica.sender.redeliver(self._running(replica))
+                await replica.sender.redeliver(self._running(replica), within=600)
             for replica in self.replicas:
-                await all_settled(self._running(replica), within=300)
+                await all_settled(self._running(replica), within=600)
         return [await self._account(replica) for replica in self.replicas]
 
     async def _account(self, replica: Replica) -> Account:
@@ -190,11 +193,12 @@ class Chaos:
 
     async def _deliver(self, replica: Replica, *documents: Document) -> None:
         """As a broker does: what it owes this replica goes with it."""
+        owed = list(replica.sender.owed.values())
+        new = documents if len(owed) < BACKLOG else ()
         if replica.alive:
-            owed = list(replica.sender.owed.values())
-            await replica.sender.deliver(self._running(replica), *documents, *owed[:5])
+            await replica.sender.deliver(self._running(replica), *new, *owed[:5])
         else:
-            replica.sender.owed |= {document["id"]: document for document in documents}
+            replica.sender.owed |= {document["id"]: document for document in new}
 
     async def _send(self) -> None:
         """New events to one replica."""

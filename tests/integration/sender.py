@@ -7,7 +7,7 @@ import httpx
 
 from tests.contract.harness import eventually
 from tests.integration.messages import Document, binary
-from tests.integration.service import Service
+from tests.integration.service import PATIENCE, Service
 from tests.integration.witness import Witness
 
 _NOT_NOW = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
@@ -26,14 +26,14 @@ class Sender:
         self.owed |= {document["id"]: document for document in documents}
         await asyncio.gather(*(self._deliver(service, document) for document in documents))
 
-    async def redeliver(self, service: Service) -> None:
+    async def redeliver(self, service: Service, within: float = PATIENCE) -> None:
         """Send again what is owed, until it is answered."""
 
         async def again() -> dict[str, Document]:
             await self.deliver(service, *self.owed.values())
             return self.owed
 
-        await eventually(again, lambda owed: not owed)
+        await eventually(again, lambda owed: not owed, within)
 
     async def redeliver_all_but(self, service: Service, *hopeless: str) -> None:
         """Send again what is owed, until only those are left that can never end well."""
