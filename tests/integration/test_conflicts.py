@@ -137,9 +137,10 @@ def uid(job: Manifest) -> str:
     return str(job["metadata"]["uid"])
 
 
-def version(job: Manifest) -> tuple[str, str]:
-    """The same for an object that nobody has touched."""
-    return uid(job), str(job["metadata"]["resourceVersion"])
+def version(job: Manifest) -> tuple[str, int, str | None]:
+    """The same for an object that nobody has touched but the Job controller, which writes its status when it has time."""
+    metadata = job["metadata"]
+    return uid(job), metadata["generation"], metadata.get("deletionTimestamp")
 
 
 def built(job: Manifest) -> str:
