@@ -61,9 +61,9 @@ def _for_people(*, colors: bool) -> list[Processor]:
     ]
 
 
-def _line(level: str, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _line(level: str, event: str, context: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """When, how grave, what; and then the rest."""
-    return {"time": datetime.now(UTC), "level": level, "event": event, **fields}
+    return {"time": datetime.now(UTC), "level": level, "event": event, **context, **fields}
 
 
 def _render(line: dict[str, Any]) -> str:
@@ -71,23 +71,23 @@ def _render(line: dict[str, Any]) -> str:
 
 
 def _as_line(_logger: WrappedLogger, level: str, fields: EventDict) -> str:
-    return _render(_line(level, fields.pop("event"), fields))
+    return _render(_line(level, fields.pop("event"), {}, fields))
 
 
 class _JsonLogger(structlog.BoundLoggerBase):
     """Lines without a chain of processors: one is written for each step of each event."""
 
     def debug(self, event: str, **fields: Any) -> None:
-        self._logger.soon(_line("debug", event, self._context | fields))
+        self._logger.soon(_line("debug", event, self._context, fields))
 
     def info(self, event: str, **fields: Any) -> None:
-        self._logger.soon(_line("info", event, self._context | fields))
+        self._logger.soon(_line("info", event, self._context, fields))
 
     def warning(self, event: str, **fields: Any) -> None:
-        self._logger.soon(_line("warning", event, self._context | fields))
+        self._logger.soon(_line("warning", event, self._context, fields))
 
     def error(self, event: str, **fields: Any) -> None:
-        self._logger.now(_line("error", event, self._context | fields))
+        self._logger.now(_line("error", event, self._context, fields))
 
     def exception(self, event: str, **fields: Any) -> None:
         self.error(event, **fields, exception=traceback.format_exc().rstrip())

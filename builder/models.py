@@ -93,7 +93,10 @@ class Source(NamedTuple):
 
 
 class BuildRequest(NamedTuple):
-    """A build that was asked for, checked field by field. ``build_timeout`` is in seconds."""
+    """A build that was asked for, checked field by field. ``build_timeout`` is in seconds.
+
+    ``overruled_priority`` is the one in the parameters, where it is there and says otherwise.
+    """
 
     event_id: str
     event_source: str
@@ -109,6 +112,7 @@ class BuildRequest(NamedTuple):
     build_timeout: int
     environment: Mapping[str, str]
     traceparent: str | None = None
+    overruled_priority: int | None = None
 
 
 class Flow(StrEnum):

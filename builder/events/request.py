@@ -67,6 +67,7 @@ def build_request(event: Event, accepted_at: datetime, build: Build, intake: Int
         correlation_id=_correlation_id(data, event),
         job_name=data.job_name,
         priority=_priority(data, parameters),
+        overruled_priority=_overruled(data, parameters),
         build_type=build_type,
         runtime=runtime,
         source=source,
@@ -118,6 +119,11 @@ def _priority(data: JobStart, parameters: Parameters) -> int:
     if data.priority is not None:
         return data.priority
     return DEFAULT_PRIORITY if parameters.priority is None else parameters.priority
+
+
+def _overruled(data: JobStart, parameters: Parameters) -> int | None:
+    inner = parameters.priority
+    return None if inner is None or data.priority is None or inner == data.priority else inner
 
 
 def _runtime(wanted: str | RuntimeWord | None, build: Build, found: Found) -> str | None:

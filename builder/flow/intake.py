@@ -245,6 +245,10 @@ class Intake:
             correlation_id=request.correlation_id,
             priority=request.priority,
         )
+        if request.overruled_priority is not None:
+            log.warning(
+                "priorities_differ", event_id=event.id, taken=request.priority, overruled=request.overruled_priority
+            )
         return Ticket(Accepted.QUEUED, request.correlation_id)
 
     def _duplicate(self, event: Event, request: BuildRequest, flow: Flow) -> Ticket:

@@ -19,11 +19,15 @@ _MAX_CORRELATION = 256
 
 
 class Answer(NamedTuple):
-    """What goes back to a sender. ``headers`` are those that matter here; the server adds the usual ones."""
+    """What goes back to a sender. ``headers`` are those that matter here; the server adds the usual ones.
+
+    ``followed_by`` is the correlation id of the event that was taken in.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = {}
+    followed_by: str | None = None
 
 
 def problem(
@@ -80,7 +84,7 @@ def refusal(exc: web.HTTPException) -> Answer:
 
 def choose_correlation_id(headers: Mapping[str, str], answer: Answer) -> str:
     """The sender's own, else the one that its event is followed by, else a new one."""
-    for text in (headers.get(CORRELATION_HEADER), answer.headers.get(CORRELATION_HEADER)):
+    for text in (headers.get(CORRELATION_HEADER), answer.followed_by):
         if text and len(text) <= _MAX_CORRELATION and text.isascii() and text.isprintable():
             return text
     return os.urandom(16).hex()
@@ -94,11 +98,10 @@ def as_response(headers: Mapping[str, str], answer: Answer) -> web.Response:
 
 def as_bytes(headers: Mapping[str, str], answer: Answer) -> bytes:
     """The same, as it stands on the wire of a connection that is kept."""
-    given = "".join([f"{name}: {text}\r\n" for name, text in answer.headers.items() if name != CORRELATION_HEADER])
-    correlation_id = choose_correlation_id(headers, answer)
+    given = "".join([f"{name}: {text}\r\n" for name, text in answer.headers.items()])
     head = (
-        f"{_head(answer.status, int(time.time()))}{given}{CORRELATION_HEADER}: {correlation_id}\r\n"
-        f"Content-Length: {len(answer.body)}\r\n\r\n"
+        f"{_head(answer.status, int(time.time()))}{given}"
+        f"{CORRELATION_HEADER}: {choose_correlation_id(headers, answer)}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
     )
     return head.encode() + answer.body
 

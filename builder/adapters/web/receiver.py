@@ -5,14 +5,13 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from builder.adapters.web.answers import (
-    CORRELATION_HEADER,
     JSON,
     Answer,
     errors_of,
@@ -65,7 +64,7 @@ class Receiver:
         if mode is Mode.BATCH:
             return await self._batch(headers, items)
         ticket = await self._intake.offer(items[0])
-        return self._accepted(headers, QUEUED, {**JSON, CORRELATION_HEADER: ticket.correlation_id})
+        return self._accepted(headers, QUEUED, ticket.correlation_id)
 
     async def greet(self, request: web.BaseRequest) -> Answer:
         """OPTIONS: the handshake by which a sender asks whether it may deliver here, and how fast."""
@@ -83,14 +82,14 @@ class Receiver:
         attributes = items[0].attributes() if isinstance(items[0], Event) else items[0].attributes
         kept = Rejected(attributes, encodable(content_type or ""), b"", error.problems, error.status)
         ticket = await self._intake.offer(kept)
-        return self._accepted(headers, QUEUED, {**JSON, CORRELATION_HEADER: ticket.correlation_id})
+        return self._accepted(headers, QUEUED, ticket.correlation_id)
 
-    def _accepted(self, headers: "CIMultiDictProxy[str]", body: bytes, given: Mapping[str, str] = JSON) -> Answer:
+    def _accepted(self, headers: "CIMultiDictProxy[str]", body: bytes, correlation_id: str | None = None) -> Answer:
         """With a body, unless the sender's broker would take that for an event."""
         reply = self._settings.reply
         if reply == "empty" or (reply == "auto" and _wants_event(headers)):
-            return Answer(202, b"", {name: text for name, text in given.items() if name != "Content-Type"})
-        return Answer(202, body, given)
+            return Answer(202, followed_by=correlation_id)
+        return Answer(202, body, JSON, correlation_id)
 
     async def _batch(self, headers: "CIMultiDictProxy[str]", items: Sequence[Event | Rejected]) -> Answer:
         # Side by side they share commits, and all of them wait no longer than one may: for slots, and for their ends.

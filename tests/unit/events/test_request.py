@@ -180,12 +180,13 @@ class TestPriority:
     """E6: 1 is first, the outer one wins, 5 where nothing is said."""
 
     @pytest.mark.parametrize(
-        ("outer_one", "inner_one", "priority"), [(1, 9, 1), (None, 9, 9), (10, None, 10), (None, None, 5)]
+        ("outer_one", "inner_one", "priority", "overruled"),
+        [(1, 9, 1, 9), (3, 3, 3, None), (None, 9, 9, None), (10, None, 10, None), (None, None, 5, None)],
     )
-    def test_good(self, outer_one: int | None, inner_one: int | None, priority: int) -> None:
+    def test_good(self, outer_one: int | None, inner_one: int | None, priority: int, overruled: int | None) -> None:
         """004 writes it twice."""
-        data = {**inner(priority=inner_one), "priority": outer_one}
-        assert request_of(data).priority == priority
+        request = request_of({**inner(priority=inner_one), "priority": outer_one})
+        assert (request.priority, request.overruled_priority) == (priority, overruled)
 
     @pytest.mark.parametrize("value", [0, 11, -1, 10**4000, True, False, 1.0, 1.5, "1", [], {}])
     def test_bad(self, value: object) -> None:
