@@ -185,7 +185,7 @@ class _Letters:
         self.kept[letter_id] = _Kept(dataclasses.replace(letter, id=letter_id), key, now)
         self._bytes += _size(letter)
         while len(self.kept) > 1 and (len(self.kept) > self._bounds.max_count or self._bytes > self._bounds.max_bytes):
-            self._evict(next(iter(self.kept)))
+            self._evict(next(one for one in self.kept if one != letter_id))
 
     def mark_replayed(self, letter_id: int, now: datetime) -> bool:
         """True if that was news."""

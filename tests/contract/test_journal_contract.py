@@ -237,6 +237,17 @@ async def test_the_oldest_letters_make_room_by_bytes(under: Under) -> None:
     assert await ids(under.journal) == ["r-5", "r-3"]
 
 
+async def test_a_letter_that_grows_does_not_make_room_for_itself(under: Under) -> None:
+    """The oldest of all may have failed again just now, and its event must not end in silence."""
+    old = await fail(under.journal, "e-1")
+    await under.journal.park(letter(2, size=1800))
+    again = entry("e-1", note="x" * 2000)
+    receipt = taken(await under.journal.readmit(old.id or 0, again))
+    await receipt.settle(result(again.event, Outcome.FAILED))
+    assert await ids(under.journal) == ["e-1"]
+    assert (await under.journal.letters(LetterFilter(), 1))[0].body == again.event.data
+
+
 async def test_letters_that_are_too_old_go_and_whoever_went_is_counted(under: Under) -> None:
     """``deadLetters.maxAge`` counts from the last failure; the counter tells of both kinds of going."""
     for number in range(1, 7):  # the first makes room

@@ -83,9 +83,10 @@ class Witness:
     @asynccontextmanager
     async def builds_end_at_once(self) -> AsyncIterator[None]:
         """As long as this is open, builds take no time."""
+        going_on = True
 
         async def end_all() -> None:
-            while True:
+            while going_on:
                 await self.end_running()
                 await asyncio.sleep(0.05)
 
@@ -93,7 +94,8 @@ class Witness:
         try:
             yield
         finally:
-            await _cancel(kubelet)
+            going_on = False  # no cancelling: httpcore forgets the socket of a TLS handshake that is cancelled
+            await kubelet
 
     async def _succeed(self, pod: Manifest) -> None:
         path = f"{self._pods}/{pod['name']}/status"

@@ -18,13 +18,14 @@ ON CONFLICT (identity) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for 
 
 
 def keep(letter: DeadLetter, key: bytes, bounds: DeadLetters, connection: sqlite3.Connection) -> None:
-    """Add a letter; the oldest make room for it."""
+    """Add a letter; the oldest others make room for it."""
     connection.execute(_KEEP, letter_row(letter, key))
     while True:
         count, size = connection.execute("SELECT letters, letter_bytes FROM counts").fetchone()
         if count <= 1 or (count <= bounds.max_count and size <= bounds.max_bytes):
             return
-        connection.execute("DELETE FROM dead_letters WHERE id = (SELECT min(id) FROM dead_letters)")
+        oldest = "SELECT min(id) FROM dead_letters WHERE identity <> ?"
+        connection.execute(f"DELETE FROM dead_letters WHERE id = ({oldest})", (key,))  # noqa: S608
         connection.execute("UPDATE counts SET evicted = evicted + 1")
 
 
