@@ -22,7 +22,7 @@ from tests.contract.harness import eventually
 from tests.integration.messages import build_of, structured
 from tests.integration.service import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 TOOLS = ROOT / "scripts" / "setup-image-tools"
 SOMEBODY = "12345:0"
