@@ -76,7 +76,10 @@ class BrokerLetter:
     @cached_property
     def event(self) -> tuple[Mapping[str, str], str | None]:
         """The attributes as far as they can be read, and the third party."""
-        item = parse_amqp(self.content_type, original_headers(self.headers), self.body).items[0]
+        items = parse_amqp(self.content_type, original_headers(self.headers), self.body).items
+        if not items:  # an empty batch
+            return {}, None
+        item = items[0]
         attributes = item.attributes() if isinstance(item, Event) else item.attributes
         return attributes, None if item.data is None else legible(item.data).third_party_id
 

@@ -74,6 +74,24 @@ async def test_a_phase_without_the_queue(vhost: Vhost, tmp_path: Path) -> None:
     assert await letters(vhost) == []
 
 
+async def test_least_privilege(vhost: Vhost, tmp_path: Path) -> None:
+    """An account that may read and write, and declare nothing, can build; it is only said that it cannot look."""
+    await builder(vhost, "topology", "declare")
+    broker, name = vhost.broker, f"worker-{vhost.name}"
+    broker.manage("PUT", f"/api/users/{name}", {"password": "s3cret", "tags": ""})
+    rights = {"configure": "^$", "write": ".*", "read": ".*"}
+    broker.manage("PUT", f"/api/permissions/{vhost.name}/{name}", rights)
+    url = vhost.url.replace("guest:guest", f"{name}:s3cret")
+    more = {"BUILDER_RABBITMQ__URL": url, "BUILDER_RABBITMQ__MANAGEMENT_URL": broker.management_url + "/nowhere"}
+    async with serving(vhost, tmp_path, **more) as service:
+        await builder(vhost, "publish", "--amqp", url)
+        await service.all_done(1)
+        (line,) = await service.until_logged("topology_not_seen")
+        assert "ACCESS_REFUSED" in line["detail"]
+        assert "s3cret" not in service.text()
+    broker.manage("DELETE", f"/api/users/{name}")
+
+
 async def test_serve_says_what_loses_events(vhost: Vhost, tmp_path: Path) -> None:
     """The same as ``topology check``, in the log, before anything is lost."""
     await builder(vhost, "topology", "declare")

@@ -136,6 +136,14 @@ async def test_an_account_that_may_not(vhost: Vhost) -> None:
     assert "s3cret" not in json.dumps(document)
 
 
+async def test_no_management_api(vhost: Vhost) -> None:
+    """An address that answers 404 to everything must not make everything seem to be missing."""
+    await topology(vhost, "declare")
+    code, document = await topology(vhost, "check", MANAGEMENT_URL=vhost.broker.management_url + "/nowhere")
+    assert (code, document["ok"]) == (0, True)
+    assert "/nowhere/ is no management API" in document["unseen"][0]
+
+
 async def test_no_broker(vhost: Vhost) -> None:
     """One line, and the exit code of what did not work."""
     for url, code in (("amqp://guest:s3cret@127.0.0.1:1", 1), (vhost.url.replace("amqp:", "http:"), 2)):

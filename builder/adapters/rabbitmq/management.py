@@ -36,15 +36,18 @@ class Management:
         """What there is of what is wanted.
 
         Raises:
-            BrokerAway, BrokerDenied: the API does not answer, or not us.
+            BrokerError: the API does not answer, or not us, or it is not there.
         """
-        exchanges = {one.name: await self._get("exchanges", one.name) for one in want.exchanges}
-        queues = {one.name: await self._get("queues", one.name) for one in want.queues}
+        if await self._get("/api/overview") is None:  # else all that is asked for would seem to be missing
+            msg = f"{self._where} is no management API"
+            raise BrokerError(msg)
+        exchanges = {one.name: await self._get(self._path("exchanges", one.name)) for one in want.exchanges}
+        queues = {one.name: await self._get(self._path("queues", one.name)) for one in want.queues}
         bindings = [
             Binding(name, one["destination"], one["routing_key"])
             for name, there in exchanges.items()
             if there is not None
-            for one in await self._get("exchanges", name, "/bindings/source") or ()
+            for one in await self._get(self._path("exchanges", name) + "/bindings/source") or ()
             if one["destination_type"] == "queue"
         ]
         return Found(
@@ -53,9 +56,13 @@ class Management:
             bindings=frozenset(bindings),
         )
 
-    async def _get(self, kind: str, name: str, part: str = "") -> Any:
+    def _path(self, kind: str, name: str) -> str:
+        return f"/api/{kind}/{self._vhost}/{quote(name, safe='')}"
+
+    async def _get(self, path: str) -> Any:
+        """The document; None where there is none."""
         try:
-            response = await self._client.get(f"/api/{kind}/{self._vhost}/{quote(name, safe='')}{part}")
+            response = await self._client.get(path)
             if response.status_code == httpx.codes.NOT_FOUND:
                 return None
             if response.is_success:

@@ -16,7 +16,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from builder.adapters.rabbitmq.connection import plain_words
-from builder.errors import BrokerError
+from builder.errors import BrokerAway, BrokerError
 from builder.flow.topology import Arguments, Exchange, Queue, Topology, wanted
 from builder.flow.topology_check import Found, QueueFound, Report
 from builder.rabbitmq_settings import Rabbitmq
@@ -78,9 +78,15 @@ async def tell(settings: Rabbitmq, connection: AbstractConnection) -> None:
     """Say in the log what is not as wanted; an error where messages are lost by it.
 
     Raises:
-        BrokerError: the broker would not be asked.
+        BrokerAway: the connection was lost.
     """
-    report = await look(settings, connection)
+    try:
+        report = await look(settings, connection)
+    except BrokerAway:
+        raise
+    except BrokerError as exc:  # an account that may consume need not be one that may declare
+        log.info("topology_not_seen", detail=str(exc))
+        return
     for one in report.differences:
         if one.loses:
             log.error("topology_loses_events", what=one.what, why=one.problem, loses=one.loses, way_out=one.way_out)
