@@ -14,7 +14,7 @@ from builder.models import Event
 from tests.broker_parts import Vhost
 from tests.integration.service import run
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]  # a busy machine takes its time
 
 SCRIPT = "tests/create-job-start-event.py"
 

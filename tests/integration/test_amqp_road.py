@@ -10,9 +10,10 @@ import pytest
 
 from tests.broker_parts import Vhost
 from tests.contract.harness import eventually
-from tests.integration.service import Service, run
+from tests.integration import shell
+from tests.integration.service import Service
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]  # a busy machine takes its time
 
 
 @asynccontextmanager
@@ -29,7 +30,7 @@ async def serving(vhost: Vhost, folder: Path, **environ: str) -> AsyncIterator[S
 
 async def builder(vhost: Vhost, *words: str) -> Any:
     """What a command prints, as JSON."""
-    done = await run("-m", "builder", *words, "-o", "json", environ=vhost.environ)
+    done = await shell.command(*words, "-o", "json", environ=vhost.environ)
     return json.loads(done.stdout)
 
 

@@ -15,9 +15,10 @@ from builder.flow.letter_headers import LetterKind, LetterNote, write_note
 from tests import building
 from tests.broker_parts import Vhost
 from tests.contract.harness import eventually
-from tests.integration.service import ROOT, clean_environ, run
+from tests.integration import shell
+from tests.integration.service import ROOT, clean_environ
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]  # a busy machine takes its time
 
 KEY = "network.notifi.lambda.job.start"
 DLQ = "kaniko-jobs.dlq"
@@ -53,7 +54,7 @@ async def publish(vhost: Vhost, *letters: tuple[bytes, Mapping[str, Any]], queue
 
 async def command(vhost: Vhost, *words: str, code: int = 0) -> Any:
     """The document that the command prints."""
-    done = await run("-m", "builder", "dead-letters", *words, "--from", "amqp", "-o", "json", environ=vhost.environ)
+    done = await shell.command("dead-letters", *words, "--from", "amqp", "-o", "json", environ=vhost.environ)
     assert done.returncode == code, done.stderr + done.stdout
     return json.loads(done.stdout) if done.stdout else done.stderr
 
@@ -175,7 +176,7 @@ async def test_killed_half_way(vhost: Vhost) -> None:
             return queue.declaration_result.message_count or 0
 
     try:
-        await eventually(replayed, lambda count: count > 50)
+        await eventually(replayed, lambda count: count > 50, within=60)
     finally:
         replay.kill()
     assert await replay.wait() == -signal.SIGKILL
@@ -184,7 +185,7 @@ async def test_killed_half_way(vhost: Vhost) -> None:
         return [message.body for queue in ("kaniko-jobs", DLQ) for message in await vhost.messages(queue)]
 
     # The broker has the unacked ones back as soon as it sees the connection gone.
-    bodies = await eventually(everywhere, lambda bodies: len(set(bodies)) == 1500)
+    bodies = await eventually(everywhere, lambda bodies: len(set(bodies)) == 1500, within=90)
     assert len(bodies) <= 1501
 
 
@@ -204,6 +205,6 @@ async def test_no_queue(vhost: Vhost) -> None:
 )
 async def test_asked_wrongly(words: list[str], complaint: str) -> None:
     """Exit code 2, and what to say instead."""
-    done = await run("-m", "builder", "dead-letters", *words)
+    done = await shell.command("dead-letters", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in done.stderr

@@ -7,9 +7,9 @@ import pytest
 
 from tests.broker_parts import Vhost
 from tests.contract.harness import eventually
-from tests.integration.service import run
+from tests.integration import shell
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]  # a busy machine takes its time
 
 ARGUMENTS = {
     "kaniko-jobs": {
@@ -34,7 +34,7 @@ async def topology(vhost: Vhost, part: str, *, blind: bool = False, **more: str)
     environ = vhost.environ | {f"BUILDER_RABBITMQ__{name}": value for name, value in more.items()}
     if blind:
         del environ["BUILDER_RABBITMQ__MANAGEMENT_URL"]
-    done = await run("-m", "builder", "topology", part, "-o", "json", environ=environ)
+    done = await shell.command("topology", part, "-o", "json", environ=environ)
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 
@@ -147,7 +147,7 @@ async def test_no_management_api(vhost: Vhost) -> None:
 async def test_no_broker(vhost: Vhost) -> None:
     """One line, and the exit code of what did not work."""
     for url, code in (("amqp://guest:s3cret@127.0.0.1:1", 1), (vhost.url.replace("amqp:", "http:"), 2)):
-        done = await run("-m", "builder", "topology", "check", "--amqp", url)
+        done = await shell.command("topology", "check", "--amqp", url)
         assert (done.returncode, done.stdout) == (code, "")
         assert "rabbitmq.url" in done.stderr
         assert "s3cret" not in done.stderr
@@ -155,10 +155,10 @@ async def test_no_broker(vhost: Vhost) -> None:
 
 async def test_check_looks_at_the_broker_too(vhost: Vhost) -> None:
     """Where one is set."""
-    command = "-m", "builder", "check", "--cluster=memory"
-    done = await run(*command, environ=vhost.environ)
+    words = "check", "--cluster=memory"
+    done = await shell.command(*words, environ=vhost.environ)
     assert done.returncode == 1
     assert "ok   broker: RabbitMQ answers\nFAIL topology: exchange cloud-events is missing; " in done.stdout
     await topology(vhost, "declare")
-    done = await run(*command, environ=vhost.environ)
+    done = await shell.command(*words, environ=vhost.environ)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "ok   topology: as wanted")
