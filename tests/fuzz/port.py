@@ -70,8 +70,8 @@ class Service:
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The lines of one kind."""
-        lines = self._log.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if f'"{event}"' in line and line.endswith("\n")]
+        with self._log.open() as lines:  # not ``splitlines``: ids have characters in them that end a line there
+            return [json.loads(line) for line in lines if f'"{event}"' in line and line.endswith("\n")]
 
     def settled(self) -> dict[str, Any]:
         """The stats, once nothing is left to do."""
