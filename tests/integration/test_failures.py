@@ -29,25 +29,31 @@ async def letters(service: Service) -> list[tuple[str, str, str]]:
     return [(letter["event"]["id"], letter["reason"], letter["message"]) for letter in document["items"]]
 
 
-async def fails(service: Service, reason: str) -> str:
-    """Send an event that must end as a dead letter with this reason, at the first try; the message."""
+async def fails(service: Service, reason: str, *, ready: int = 200) -> str:
+    """Send an event that must end as a dead letter with this reason, at the first try; the message.
+
+    ``ready`` is what readiness answers: one event's failure says nothing about the next.
+    """
     assert await service.statuses(build_of("parser1")) == [202]
     result = await service.ended("parser1")
     assert (result["status"], result["reason"], result["attempts"], result["image"]) == ("failed", reason, 1, None)
     assert await letters(service) == [("parser1", reason, result["message"])]
     assert (await service.stats())["failures"] == {reason: 1}
-    assert await service.readiness() == 200
+    assert await service.readiness() == ready
     (line,) = service.logged("event_failed")
     assert (line["reason"], line["error"]) == (reason, result["message"])
     return str(result["message"])
 
 
 async def test_no_permission(namespace: Namespace, services: Services, tmp_path: Path) -> None:
-    """403: nobody but an admin can mend it, so the event is parked with the API server's own words."""
+    """403: nobody but an admin can mend it, so the event is parked with the API server's own words.
+
+    Every other event would end like it, so no more should come: readiness says which permissions are missing.
+    """
     token = await namespace.service_account()
     service = await services.start(namespace, kubeconfig=namespace.kubeconfig(tmp_path / "nobody", token=token))
 
-    message = await fails(service, "forbidden")
+    message = await fails(service, "forbidden", ready=503)
 
     account = f"system:serviceaccount:{namespace.name}:builder"
     assert message == (
