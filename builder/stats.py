@@ -22,6 +22,7 @@ class RefusedBecause(StrEnum):
     QUEUE_FULL = "queue_full"
     DRAINING = "draining"
     HTTP_OFF = "http_off"
+    JOURNAL = "journal"
 
 
 class MessageEnd(StrEnum):

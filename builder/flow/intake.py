@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
-from builder.errors import Draining, EventRejected, HttpOff, NotSettled, Problem, QueueFull
+from builder.errors import Draining, EventRejected, HttpOff, NotSettled, Problem, QueueFull, StorageError
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
@@ -227,6 +227,9 @@ class Intake:
         reach(Failpoint.SLOT_RESERVED)
         try:
             receipt = await custodian.admit(Entry(event, accepted_at, request.priority))
+        except StorageError:
+            self._stats.refused[RefusedBecause.JOURNAL] += 1
+            raise
         finally:
             if receipt is None:
                 self._queue.release()

@@ -44,7 +44,7 @@ from builder.settings_sources import _leaves, validate, variable
 from tests import building
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/runbook.md")
 LOCAL = "http://localhost:8080"
 PATIENCE = 10.0
 """Seconds for what the service does behind a reader's back."""
@@ -491,9 +491,9 @@ def test_links_lead_somewhere(document: str) -> None:
         if re.match(r"https://", link):
             continue
         path, _, anchor = link.partition("#")
-        target = path or document
-        assert (ROOT / target).is_file(), link
-        assert not anchor or anchor in anchors(target), link
+        target = ((ROOT / document).parent / path).resolve() if path else ROOT / document
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.relative_to(ROOT).as_posix()), link
 
 
 # --- the other documents ----------------------------------------------------------------------------------------------

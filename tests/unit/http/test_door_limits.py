@@ -329,7 +329,7 @@ async def test_many_for_few_slots() -> None:
         stats = await door.get("/async-jobs/stats")
         assert (stats["accepted"], stats["refused"]) == (
             {"queue": 10, "direct": 0},
-            {"queue_full": 40, "draining": 0, "http_off": 0},
+            {"queue_full": 40, "draining": 0, "http_off": 0, "journal": 0},
         )
 
 

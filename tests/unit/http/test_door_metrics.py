@@ -129,7 +129,11 @@ async def test_the_same_facts_as_the_stats(door: Door) -> None:
     assert told(f"{B}events_duplicate_total") == stats["duplicates"] == {"queue": 1, "direct": 0}
     rejected = {reason.value: 0 for reason in RejectReason} | {"invalid": 2, "not_a_cloudevent": 1}
     assert told(f"{B}events_rejected_total") == stats["rejected"] == rejected
-    assert told(f"{B}events_refused_total") == stats["refused"] == {"queue_full": 0, "draining": 1, "http_off": 0}
+    assert (
+        told(f"{B}events_refused_total")
+        == stats["refused"]
+        == {"queue_full": 0, "draining": 1, "http_off": 0, "journal": 0}
+    )
     ended = {f"{flow},{end}": count for flow, ends in stats["ended"].items() for end, count in ends.items()}
     assert told(f"{B}events_ended_total") == ended
     failures = {label: count for label, count in told("kaniko_job_creation_failure_total").items() if count}

@@ -86,7 +86,7 @@ async def test_stats_of_a_new_service(door: Door) -> None:
         "accepted": {"queue": 0, "direct": 0},
         "duplicates": {"queue": 0, "direct": 0},
         "rejected": NOT_REJECTED,
-        "refused": {"queue_full": 0, "draining": 0, "http_off": 0},
+        "refused": {"queue_full": 0, "draining": 0, "http_off": 0, "journal": 0},
         "outcomes": {"created": 0, "adopted": 0, "superseded": 0, "failed": 0},
         "ended": {flow: {"created": 0, "adopted": 0, "superseded": 0, "failed": 0} for flow in ("queue", "direct")},
         "failures": {},
