@@ -59,7 +59,7 @@ class Broker:
         self.key_file = self.data / "client.key"
         self.port = self.tls_port = 0
         self._tls = tls
-        self._management_port = self._dist_port = self._epmd_port = 0
+        self._management_port = self._metrics_port = self._dist_port = self._epmd_port = 0
         self._start_timeout = start_timeout
         self._epmd: Program | None = None
         self._server: Program | None = None
@@ -97,6 +97,11 @@ class Broker:
     def management_url(self) -> str:
         """Of the management API, with the account."""
         return f"http://{ACCOUNT}@{LOOPBACK}:{self._management_port}"
+
+    @property
+    def metrics_address(self) -> str:
+        """Of what Prometheus scrapes: `/metrics`, and `/metrics/per-object` with a label for each queue."""
+        return f"{LOOPBACK}:{self._metrics_port}"
 
     def url_of(self, vhost: str, *, tls: bool = False) -> str:
         """Of one vhost; with `tls` by name, for that is what the certificate is for."""
@@ -189,7 +194,7 @@ class Broker:
     def _on_free_ports(self) -> None:
         for attempt in range(PORT_ATTEMPTS):
             self.port, self.tls_port, self._management_port = free_port(), free_port(), free_port()
-            self._dist_port, self._epmd_port = free_port(), free_port()
+            self._metrics_port, self._dist_port, self._epmd_port = free_port(), free_port(), free_port()
             self._write_config()
             try:
                 self._start_epmd()
@@ -239,6 +244,8 @@ class Broker:
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}",
             f"management.tcp.ip = {LOOPBACK}",
             f"management.tcp.port = {self._management_port}",
+            f"prometheus.tcp.ip = {LOOPBACK}",
+            f"prometheus.tcp.port = {self._metrics_port}",
             "disk_free_limit.absolute = 50MB",
         ]
         if self._tls:
@@ -251,7 +258,7 @@ class Broker:
                 "ssl_options.fail_if_no_peer_cert = false",
             ]
         self.data.joinpath("rabbitmq.conf").write_text("\n".join(lines) + "\n")
-        self.data.joinpath("enabled_plugins").write_text("[rabbitmq_management].\n")
+        self.data.joinpath("enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
 
     def _is_ready(self) -> bool:
         """It answers AMQP (a bare connect succeeds seconds earlier), and so does the management API."""
