@@ -14,6 +14,7 @@ from builder import failpoints
 from builder.adapters.memory_cluster import MemoryCluster
 from builder.adapters.memory_journal import MemoryJournal
 from builder.adapters.sqlite_journal import SqliteJournal, journal_path
+from builder.adapters.tracing import open_tracing
 from builder.adapters.web.dead_letter_routes import DeadLetterRoutes
 from builder.adapters.web.dead_letter_sink import DeadLetterSink
 from builder.adapters.web.receiver import Receiver
@@ -27,7 +28,7 @@ from builder.flow.intake import Intake
 from builder.flow.outage import Outage
 from builder.flow.overview import Overview
 from builder.flow.permissions import Permissions
-from builder.flow.ports import Cluster, DeadLetterBox, Journal, Rights
+from builder.flow.ports import Cluster, DeadLetterBox, Journal, Rights, Tracing
 from builder.flow.recovery import Recovery
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
@@ -83,10 +84,16 @@ class Parts:
         return listening(self.settings.server, routes, self.stats, intake.max_body_size)
 
 
-def assemble(settings: Settings, cluster: Cluster, journal: Custody, rights: Rights | None = None) -> Parts:
+def assemble(
+    settings: Settings,
+    cluster: Cluster,
+    journal: Custody,
+    rights: Rights | None = None,
+    tracing: Tracing | None = None,
+) -> Parts:
     """Wire the use cases to a cluster. Needs a running event loop, whose time is the monotonic clock of all parts.
 
-    Without ``rights`` nobody is asked whether we may do what we do.
+    Without ``rights`` nobody is asked whether we may do what we do; without ``tracing`` nothing is traced.
     """
     clock = asyncio.get_running_loop().time
     now = never_back(_now)
@@ -94,10 +101,10 @@ def assemble(settings: Settings, cluster: Cluster, journal: Custody, rights: Rig
     stats = Stats()
     queue = BuildQueue(policy.max_queue_size)
     results = Results(settings.results.ttl, settings.results.max_entries, clock)
-    counted = CountedCluster(cluster, stats)
+    counted = CountedCluster(cluster if tracing is None else tracing.traced(cluster), stats)
     outage = Outage(counted)
     permissions = Permissions(rights)
-    pool = WorkerPool(settings, counted, journal, queue, outage, results, stats, clock, now)
+    pool = WorkerPool(settings, counted, journal, queue, outage, results, stats, clock, now, tracing=tracing)
     intake = Intake(
         settings, journal, queue, results, stats, clock, now, crowded=lambda: len(pool.room) >= policy.max_waiting
     )
@@ -164,7 +171,8 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: asyncio.Ev
         # Closed in reverse: the journal outlives whatever may still settle something.
         cluster = await stack.enter_async_context(open_cluster(settings, environ))
         journal = await stack.enter_async_context(open_journal(settings, environ))
-        parts = assemble(settings, cluster, journal, rights=cluster)
+        tracing = await stack.enter_async_context(open_tracing(environ))
+        parts = assemble(settings, cluster, journal, rights=cluster, tracing=tracing)
         await _first_contact(parts.outage)
         await parts.permissions.look()
         async with parts.listening() as url:

@@ -13,7 +13,7 @@ from builder.flow.build_queue import BuildQueue
 from builder.flow.intake import Intake
 from builder.flow.items import Item
 from builder.flow.outage import Outage
-from builder.flow.ports import Cluster, LetterFilter
+from builder.flow.ports import Cluster, LetterFilter, Tracing
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
 from builder.models import DeadLetter, Event, Manifest, Result
@@ -84,7 +84,7 @@ class ScriptedCluster:
 class Flow:
     """Intake, queue and workers over one cluster, on the virtual time of the test's loop."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, tracing: Tracing | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.stats = Stats()
@@ -103,6 +103,7 @@ class Flow:
             loop.time,
             _clock(),
             draw=lambda: 0.5,
+            tracing=tracing,
         )
         self.intake = Intake(
             settings,

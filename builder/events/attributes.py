@@ -134,3 +134,8 @@ def parse_time(text: str) -> datetime:
 def is_traceparent(text: str) -> bool:
     """True for a valid value of the W3C header: https://www.w3.org/TR/trace-context/#traceparent-header."""
     return _TRACEPARENT.fullmatch(text) is not None
+
+
+def trace_id(traceparent: str) -> str | None:
+    """The trace's id in it, 32 hexadecimal digits; None if it is not valid."""
+    return traceparent[3:35] if is_traceparent(traceparent) else None

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 
 from builder.errors import Draining, EventRejected, HttpOff, NotSettled, Problem, QueueFull, StorageError
+from builder.events.attributes import trace_id
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
@@ -241,7 +242,8 @@ class Intake:
         self._queue.put(item)
         reach(Failpoint.ENQUEUED)
         self._stats.accepted[item.flow] += 1
-        self._log.info(
+        log = self._log if request.traceparent is None else self._log.bind(trace_id=trace_id(request.traceparent))
+        log.info(
             "event_accepted",
             event_id=event.id,
             event_source=event.source,

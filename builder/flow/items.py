@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from math import isnan
 
-from builder.flow.ports import Receipt
+from builder.flow.ports import Receipt, Trace
 from builder.models import BuildRequest, Event, Failure, Flow, Outcome, Result, Target
 
 
@@ -96,6 +96,7 @@ class Item:
     flow: Flow
     state: str = "queued"
     patience: Patience = field(default_factory=Patience)
+    trace: Trace | None = None
 
     @classmethod
     def of(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -198,3 +199,29 @@ class DeadLetterBox(Protocol):
 
         None if that has been done already, or the event is in custody anyway.
         """
+
+
+class Trace(Protocol):
+    """One item in the eyes of those who look at traces. ``traceparent`` is what its Job carries on."""
+
+    traceparent: str
+
+    def working(self) -> AbstractContextManager[None]:
+        """Around each time that a worker has the item: what came before was waiting."""
+        ...
+
+    def end(self, result: Result) -> None:
+        """The item has come to its end."""
+        ...
+
+
+class Tracing(Protocol):
+    """Makes traces. There is none unless somebody asks for it."""
+
+    def begin(self, event: Event, accepted_at: datetime) -> Trace:
+        """Of an accepted event; a part of the trace that its sender began, if there is one."""
+        ...
+
+    def traced(self, cluster: Cluster) -> Cluster:
+        """A cluster whose calls are a part of the trace of who calls."""
+        ...

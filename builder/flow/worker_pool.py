@@ -9,6 +9,7 @@ from typing import assert_never
 import structlog
 
 from builder.errors import ClusterError, EventRejected, HandedBack, StorageError
+from builder.events.attributes import trace_id
 from builder.events.request import build_request
 from builder.failpoints import Failpoint, reach
 from builder.flow.build_queue import BuildQueue
@@ -16,7 +17,7 @@ from builder.flow.capacity_line import CapacityLine
 from builder.flow.ensure_job import Blocked, ensure_job
 from builder.flow.items import Again, Done, Item, Wait
 from builder.flow.outage import Outage
-from builder.flow.ports import Cluster, Holder
+from builder.flow.ports import Cluster, Holder, Tracing
 from builder.flow.results import Results
 from builder.flow.verdicts import Verdicts, failed, no_longer_valid
 from builder.flow.waiting_room import WaitingRoom
@@ -49,8 +50,10 @@ class WorkerPool:
         clock: Callable[[], float],
         now: Callable[[], datetime],
         draw: Callable[[], float] = random.random,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
+        self._tracing = tracing
         self._cluster = cluster
         self.holders = [holder]
         self._queue = queue
@@ -72,7 +75,10 @@ class WorkerPool:
             item = await self._queue.take()
             self.busy[number] = item
             reach(Failpoint.TAKEN)
-            await self._handle(item)
+            if self._tracing is None:
+                await self._handle(item)
+            else:
+                await self._handle_traced(item, self._tracing)
             self.busy[number] = None
             self._changed.set()
 
@@ -96,6 +102,12 @@ class WorkerPool:
             pass
         return self.unfinished()
 
+    async def _handle_traced(self, item: Item, tracing: Tracing) -> None:
+        if item.trace is None:
+            item.trace = tracing.begin(item.event, item.accepted_at)
+        with item.trace.working():
+            await self._handle(item)
+
     async def _handle(self, item: Item) -> None:
         """Take an item one step further: to its end, or aside."""
         item.state = "working"
@@ -113,6 +125,8 @@ class WorkerPool:
 
     def _wanted(self, item: Item) -> Wanted:
         request = build_request(item.event, item.accepted_at, self._settings.build, self._settings.intake)
+        if item.trace is not None:
+            request = request._replace(traceparent=item.trace.traceparent)
         return Wanted(build_job(request, self._settings), request.source)
 
     async def _try(self, item: Item, wanted: Wanted) -> Done | Again | None:
@@ -185,6 +199,8 @@ class WorkerPool:
         reach(Failpoint.SETTLED)
         self._results.finish(item, result)
         self._count(item, done)
+        if item.trace is not None:
+            item.trace.end(result)
         fields = {} if done.failure is None else {"reason": done.failure.reason.value, "error": done.failure.message}
         emit = log.info if done.failure is None else log.error
         emit(_LOG_LINES[done.outcome], **_ids(item), job=result.job_name, attempts=result.attempts, **fields)
@@ -215,5 +231,11 @@ _LOG_LINES = {
 }
 
 
-def _ids(item: Item) -> dict[str, str]:
-    return {"event_id": item.event.id, "event_source": item.event.source, "correlation_id": item.correlation_id}
+def _ids(item: Item) -> dict[str, str | None]:
+    ids: dict[str, str | None] = {
+        "event_id": item.event.id,
+        "event_source": item.event.source,
+        "correlation_id": item.correlation_id,
+    }
+    traceparent = item.event.extensions.get("traceparent") if item.trace is None else item.trace.traceparent
+    return ids if traceparent is None else ids | {"trace_id": trace_id(traceparent)}
