@@ -199,6 +199,7 @@ def pattern(lines: list[str]) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
+@pytest.mark.timeout(300)
 def test_who_types_the_readme_sees_what_it_shows(reader: Reader) -> None:
     """From top to bottom, for one step may build on those before."""
     typed = 0
