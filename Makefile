@@ -14,7 +14,7 @@ test: ## everything, on the real components too
 	@scripts/setup
 	@scripts/test
 
-fuzz: ## 10^6 requests that are nearly right through the parser, 10^4 of them through the port; ten minutes
+fuzz: ## 10^6 requests that are nearly right through the parser, 2 x 10^4 of them through the port; fifteen minutes
 	@scripts/setup
 	@scripts/fuzz
 

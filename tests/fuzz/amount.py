@@ -9,7 +9,7 @@ from pathlib import Path
 SEED_VARIABLE = "KNATIVE_LAMBDA_BUILDER_TEST_SEED"
 CASE_VARIABLE = "KNATIVE_LAMBDA_BUILDER_TEST_CASE"
 BODIES = int(os.environ.get("KNATIVE_LAMBDA_BUILDER_TEST_BODIES", "10000"))
-"""Through the parser; a hundredth of them go through the port as well."""
+"""Through the parser; a fiftieth of them go through the port as well."""
 SEED = os.environ.get(SEED_VARIABLE) or secrets.token_hex(4)
 
 

@@ -11,9 +11,9 @@ from tests.fuzz.judge import judge
 from tests.fuzz.mutations import STRINGS, case
 from tests.fuzz.port import Connection, Service, as_bytes, sendable
 
-REQUESTS = BODIES // 100
-MEMORY = 8 * 2**20
-"""What the second half of the requests may leave behind, when every bound is reached."""
+REQUESTS = BODIES // 50
+MEMORY = 4 * 2**20
+"""What the second half may leave behind. The first is there to fill what has a bound: 20 MiB, by 10,000 requests."""
 
 PATHS = ["/async-jobs/{}", "/async-jobs/dead-letters/{}", "/async-jobs/dead-letters?{}", "/{}", "/events?{}"]
 QUERIES = ["limit={}", "before={}", "since={}", "until={}", "reason={}", "replayed={}", "{}={}"]

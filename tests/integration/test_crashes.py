@@ -70,7 +70,7 @@ async def at_each_failpoint(case: Case, plane: ControlPlane, folder: Path) -> No
             group.create_task(one(point))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_killed_at_each_failpoint(another_plane: ControlPlane, tmp_path: Path) -> None:
     """After the restart every event has come to the one end that it would have come to anyway."""
     await at_each_failpoint(killed_with_a_journal, another_plane, tmp_path)
@@ -98,7 +98,7 @@ async def killed_with_a_journal(
     assert sender.rejected.keys() == {"invalid"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_sender_keeps_what_was_not_answered(another_plane: ControlPlane, tmp_path: Path) -> None:
     """Custody ``sender``: the process forgets all with its death, and yet nothing is lost and nothing doubled."""
     await at_each_failpoint(killed_without_a_journal, another_plane, tmp_path)
