@@ -13,7 +13,7 @@ from builder.flow.ports import Cluster
 from builder.jobs import labels
 from builder.jobs.conflict import Wanted, decide
 from builder.jobs.status import is_suspended
-from builder.jobs.succession import successor
+from builder.jobs.succession import note_of, successor
 from builder.models import Decision, Failure, FailureReason, Manifest, Outcome
 
 ROUNDS = 4
@@ -42,12 +42,16 @@ async def ensure_job(
     on_active_build: Literal["wait", "replace"],
     on_decision: Callable[[Decision], None],
     is_unsettled: Callable[[Manifest], Awaitable[bool]],
+    on_replace: Callable[[str], None],
     no_room: str | None = None,
 ) -> Done | Blocked:
     """One try. Raises the ``ClusterError`` of whatever Kubernetes refused.
 
     ``is_unsettled`` says of a Job whether we still hold its event: after a crash that event must find its Job there,
     or it would be built once more. Until then nobody replaces it. It may raise ``StorageError``.
+
+    ``on_replace`` is told, before another Job is deleted, the note that ours must carry (``builder.jobs.succession``):
+    the next try would not find out any more.
 
     ``no_room`` is what Kubernetes would say to a create, as far as we know: then only the name is looked at.
     """
@@ -73,8 +77,9 @@ async def ensure_job(
             continue
         if decision in _REPLACING and await is_unsettled(existing):
             return _blocked(name, existing, deleting=False, verb="waits for its own event to find it")
-        if decision is Decision.REPLACE_FINISHED:
+        if decision in _REPLACING:
             job = successor(job, existing)
+            on_replace(note_of(job))
         step = await _act(cluster, name, existing, decision)
         if step is not None:
             return step

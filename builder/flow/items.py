@@ -50,11 +50,13 @@ class Patience:
     waits: int = 0
     waiting_for: str | None = None
     until: float = 0.0
+    note: str = ""
+    """Of the Jobs that its own Job comes after (``builder.jobs.succession``), once the last of them may be deleted."""
 
     def saved(self, now: float) -> str:
         """As text that outlives the process, whose clock does not: what is left of the time to wait."""
         left = max(0.0, self.until - now)
-        return json.dumps([self.attempts, self.retries, self.waits, self.waiting_for, left])
+        return json.dumps([self.attempts, self.retries, self.waits, self.waiting_for, left, self.note])
 
     @classmethod
     def restored(cls, text: str | None, now: float) -> "Patience":
@@ -64,10 +66,9 @@ class Patience:
         except (ValueError, RecursionError):
             saved = None
         match saved:
-            case [int(attempts), int(retries), int(waits), str() | None as waiting_for, int() | float() as left] if (
-                not isnan(left)
-            ):
-                return cls(attempts, retries, waits, waiting_for, now + left)
+            case [int(attempts), int(retries), int(waits), str() | None as what, int() | float() as left, *rest]:
+                note = rest[0] if rest and isinstance(rest[0], str) else ""  # earlier versions kept none
+                return cls() if isnan(left) else cls(attempts, retries, waits, what, now + left, note)
         return cls()
 
     def wait_for(self, what: str, now: float, bound: float) -> bool:

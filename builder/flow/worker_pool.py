@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
@@ -24,6 +25,7 @@ from builder.flow.waiting_room import WaitingRoom
 from builder.jobs import labels
 from builder.jobs.conflict import Wanted
 from builder.jobs.manifest import build_job
+from builder.jobs.succession import with_note
 from builder.models import Decision, FailureReason, Manifest, Outcome, identity_of
 from builder.settings import Settings
 from builder.stats import Stats
@@ -135,8 +137,15 @@ class WorkerPool:
         began = self._clock()
         try:
             policy = self._settings.on_active_build
+            wanted = replace(wanted, job=with_note(wanted.job, item.patience.note))
             step = await ensure_job(
-                self._cluster, wanted, policy, self._count_conflict, self._is_unsettled, self.line.before(item)
+                self._cluster,
+                wanted,
+                policy,
+                self._count_conflict,
+                self._is_unsettled,
+                lambda note: self._keep_note(item, note),
+                self.line.before(item),
             )
         except ClusterError as exc:
             if await self._outage.suspect(exc):
@@ -151,6 +160,12 @@ class WorkerPool:
             crowd = waiting[Wait.ACTIVE_BUILD] + waiting[Wait.DELETION]
             return self._verdicts.after_block(step, item.patience, self._clock(), crowd)
         return step
+
+    def _keep_note(self, item: Item, note: str) -> None:
+        """For the next try, be it in another process."""
+        if note != item.patience.note:
+            item.patience.note = note
+            item.receipt.note(item.patience.saved(self._clock()))
 
     async def _is_unsettled(self, job: Manifest) -> bool:
         """True if the event that the Job was made of is still on its way here: a crash came between the two.

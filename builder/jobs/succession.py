@@ -32,11 +32,24 @@ class _Turn(NamedTuple):
 
 def successor(job: Manifest, replaced: Manifest) -> Manifest:
     """``job``, which takes the place of ``replaced``, with a note of those that had their turn before it."""
-    turns = [_turn(job), _turn(replaced), *_noted(replaced)]
-    kept = [turn for turn in turns[1:] if not any(other.overtakes(turn) for other in turns)][:REMEMBERED]
-    if not kept:
+    mine = _turn(job)
+    turns = [_turn(replaced), *_noted(replaced), *_noted(job)]
+    kept = [
+        turn for turn in turns if turn.event != mine.event and not any(one.overtakes(turn) for one in [mine, *turns])
+    ]
+    distinct = list(dict.fromkeys(kept))[:REMEMBERED]
+    return with_note(job, " ".join(f"{turn.event},{turn.parser_id},{turn.at.isoformat()}" for turn in distinct))
+
+
+def note_of(job: Manifest) -> str:
+    """Who had their turn before ``job``, in words that ``with_note`` understands; empty if its time tells enough."""
+    return labels.annotations(job).get(labels.REPLACED, "")
+
+
+def with_note(job: Manifest, note: str) -> Manifest:
+    """``job`` with a note that was made for it in an earlier try."""
+    if not note:
         return job
-    note = " ".join(f"{turn.event},{turn.parser_id},{turn.at.isoformat()}" for turn in kept)
     metadata = job["metadata"]
     return job | {"metadata": metadata | {"annotations": metadata["annotations"] | {labels.REPLACED: note}}}
 
@@ -66,7 +79,7 @@ def _turn(job: Manifest) -> _Turn:
 
 def _noted(job: Manifest) -> list[_Turn]:
     """Those of the note; without what somebody broke by hand."""
-    entries = [entry.split(",") for entry in labels.annotations(job).get(labels.REPLACED, "").split()]
+    entries = [entry.split(",") for entry in note_of(job).split()]
     return [_Turn(entry[0], entry[1], at) for entry in entries if len(entry) == 3 and (at := _time(entry[2]))]  # noqa: PLR2004 -- the fields of a turn
 
 

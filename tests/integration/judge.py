@@ -84,7 +84,9 @@ class Verdict:
     reasons: Counter[str] = field(default_factory=Counter)
     jobs: int = 0
     built_again: int = 0
-    """Events whose Job had given way to a later request when another replica was sent them once more."""
+    """Events whose Job a later request had deleted when another replica was sent them once more."""
+    overtaken: int = 0
+    """Targets that share a name with another and whose newest request was not built last, for the same reason."""
     built_and_failed: int = 0
     """Events whose Job was made, which nobody could be told: the answers got lost until no retry was left."""
 
@@ -116,26 +118,33 @@ def judge(accounts: Iterable[Account], jobs: Iterable[Manifest]) -> Verdict:
     targets: defaultdict[tuple[str, str], list[Manifest]] = defaultdict(list)
     for job in made:
         targets[_target(job)].append(job)
-    verdict.built_again = sum(_check_order(builds, events, ends) for builds in targets.values())
+    for builds in targets.values():
+        again, overtaken = _check_order(builds, events, ends)
+        verdict.built_again += again
+        verdict.overtaken += overtaken
     return verdict
 
 
-def _check_order(builds: list[Manifest], events: Mapping[str, Document], ends: Mapping[str, set[str]]) -> int:
-    """The newest request of a target is built last, and none is built twice without a reason; how many were."""
+def _check_order(
+    builds: list[Manifest], events: Mapping[str, Document], ends: Mapping[str, set[str]]
+) -> tuple[int, bool]:
+    """The newest request of a target is built last, and none is built twice: how many were, but for the one reason.
+
+    Which is that the name was free, for a later request had deleted the Job there and not yet made its own.
+    """
     target, name = _target(builds[0]), builds[0]["metadata"]["name"]
-    rivals = {one: event for one, event in events.items() if _wanted(event) == target}
+    rivals = {one: event["time"] for one, event in events.items() if _wanted(event) == target}
+    shared = any(event["data"].get("job_name") == name and _wanted(event) != target for event in events.values())
     last = _event(builds[-1])
-    newer = {one for one, event in rivals.items() if event["time"] > rivals[last]["time"]}
+    newer = {one for one, time in rivals.items() if time > rivals[last]}
     # A request that gave way to a newer one does not come back when that one fails.
-    lost = [rivals[one]["time"] for one in newer if "failed" in ends[one]]
-    assert {one for one in newer if rivals[one]["time"] > max(lost, default="")} == set(), f"{name}: {last} was last"
+    lost = [rivals[one] for one in newer if "failed" in ends[one]]
+    overtaken = {one for one in newer if rivals[one] > max(lost, default="")}
+    assert shared or overtaken == set(), f"{name}: {last} was built last"
     twice = [one for one, times in Counter(map(_event, builds)).items() if times > 1]
     for one in twice:
-        others = [
-            event for event in events.values() if _wanted(event) == target or event["data"].get("job_name") == name
-        ]
-        assert len(others) > 1, f"{one} was built twice"
-    return len(twice)
+        assert shared or max(rivals.values()) > rivals[one], f"{one} was built twice"
+    return len(twice), overtaken != set()
 
 
 def _target(job: Manifest) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from builder.flow.ensure_job import Blocked, ensure_job
 from builder.flow.items import Done
 from builder.jobs.conflict import Wanted
 from builder.jobs.manifest import build_job
+from builder.jobs.succession import came_after, with_note
 from builder.models import Decision, Failure, FailureReason, Manifest, Outcome
 from tests import building
 from tests.flow_parts import ScriptedCluster
@@ -121,6 +122,10 @@ STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, li
 ]
 
 
+def ignored(_note: str) -> None:
+    """Who keeps no notes."""
+
+
 async def settled(_: Manifest) -> bool:
     """Nobody holds the event of any Job."""
     return False
@@ -139,7 +144,7 @@ async def test_steps(
     cluster = ScriptedCluster(*script)
     request = building.request(event_id="e-2")
     wanted = Wanted(build_job(request, building.settings()), request.source)
-    assert await ensure_job(cluster, wanted, mode, lambda _: None, settled) == expected
+    assert await ensure_job(cluster, wanted, mode, lambda _: None, settled, ignored) == expected
     assert (cluster.calls, cluster.script) == (calls, [])
 
 
@@ -148,7 +153,7 @@ async def test_a_full_quota_without_a_job_of_the_name() -> None:
     request = building.request(event_id="e-2")
     wanted = Wanted(build_job(request, building.settings()), request.source)
     with pytest.raises(QuotaExceeded):
-        await ensure_job(ScriptedCluster(FULL, None), wanted, "wait", lambda _: None, settled)
+        await ensure_job(ScriptedCluster(FULL, None), wanted, "wait", lambda _: None, settled, ignored)
 
 
 async def test_every_decision_is_told() -> None:
@@ -157,7 +162,7 @@ async def test_every_decision_is_told() -> None:
     cluster = ScriptedCluster(TAKEN, existing(complete=True), None, None)
     request = building.request(event_id="e-2")
     wanted = Wanted(build_job(request, building.settings()), request.source)
-    await ensure_job(cluster, wanted, "wait", told.append, settled)
+    await ensure_job(cluster, wanted, "wait", told.append, settled, ignored)
     assert told == [Decision.REPLACE_FINISHED]
 
 
@@ -168,7 +173,7 @@ async def test_errors_are_not_swallowed(calls_before: int) -> None:
     request = building.request(event_id="e-2")
     wanted = Wanted(build_job(request, building.settings()), request.source)
     with pytest.raises(Transient):
-        await ensure_job(ScriptedCluster(*script, Transient("reset")), wanted, "wait", lambda _: None, settled)
+        await ensure_job(ScriptedCluster(*script, Transient("reset")), wanted, "wait", lambda _: None, settled, ignored)
 
 
 async def test_a_job_whose_event_is_still_held_is_not_replaced() -> None:
@@ -180,8 +185,22 @@ async def test_a_job_whose_event_is_still_held_is_not_replaced() -> None:
     cluster = ScriptedCluster(TAKEN, existing(complete=True))
     request = building.request(event_id="e-2")
     wanted = Wanted(build_job(request, building.settings()), request.source)
-    step = await ensure_job(cluster, wanted, "wait", lambda _: None, held)
+    step = await ensure_job(cluster, wanted, "wait", lambda _: None, held, ignored)
     assert step == Blocked(
         "u-1", deleting=False, bound=1860.0, message=f"Job {NAME} waits for its own event to find it"
     )
     assert cluster.calls == [CREATE, GET]
+
+
+async def test_the_note_outlives_a_create_that_fails() -> None:
+    """It is told before the delete, and the next try, which finds the name free, carries it."""
+    told: list[str] = []
+    tie = build_job(building.request(), building.settings()) | {"status": existing(complete=True)["status"]}
+    tie["metadata"]["uid"] = "u-1"
+    request = building.request(event_id="e-2")
+    wanted = Wanted(build_job(request, building.settings()), request.source)
+    cluster = ScriptedCluster(TAKEN, tie, None, Transient("reset"))
+    with pytest.raises(Transient):
+        await ensure_job(cluster, wanted, "wait", lambda _: None, settled, told.append)
+    assert came_after(with_note(wanted.job, told[0]), tie)
+    assert len(told) == 1

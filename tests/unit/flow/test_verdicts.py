@@ -140,3 +140,10 @@ def test_few_look_often() -> None:
 def test_progress_that_cannot_be_read_is_none(text: str) -> None:
     """A byte that the disk changed costs a few tries more, and never the restart."""
     assert Patience.restored(text, 5.0).saved(5.0) == Patience().saved(5.0)
+
+
+def test_progress_of_an_earlier_version() -> None:
+    """A rolling update of our own: what the version before this one noted still counts."""
+    restored = Patience.restored('[3, 1, 2, "u-1", 7.5]', 5.0)
+    assert restored.saved(5.0) == Patience(3, 1, 2, "u-1", 12.5).saved(5.0)
+    assert Patience.restored(Patience(note="n").saved(0.0), 0.0).note == "n"
