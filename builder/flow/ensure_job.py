@@ -58,19 +58,10 @@ async def ensure_job(
     job = wanted.job
     name: str = job["metadata"]["name"]
     for _ in range(ROUNDS):
-        reach(Failpoint.BEFORE_CREATE)
-        try:
-            await _create(cluster, job, no_room)
-        except AlreadyExists:
-            existing = await cluster.get(name)
-        except QuotaExceeded:
-            # Kubernetes looks at the quota before the name: our Job may be there, or a finished one that makes room.
-            existing = await cluster.get(name)
-            if existing is None:
-                raise
-            no_room = None
-        else:
+        created, existing = await _create_or_look(cluster, job, no_room)
+        if created:
             return Done(Outcome.CREATED, image=job["metadata"]["annotations"][labels.IMAGE])
+        no_room = None
         decision = decide(existing, wanted, on_active_build)
         on_decision(decision)
         if existing is None:
@@ -86,7 +77,24 @@ async def ensure_job(
     return Blocked("", deleting=True, bound=60.0, message=f"Job {name} comes and goes")
 
 
+async def _create_or_look(cluster: Cluster, job: Manifest, no_room: str | None) -> tuple[bool, Manifest | None]:
+    """True if the Job was created; else what has its name, or None if that is gone by now."""
+    name = job["metadata"]["name"]
+    try:
+        await _create(cluster, job, no_room)
+    except AlreadyExists:
+        return False, await cluster.get(name)
+    except QuotaExceeded:
+        # Kubernetes looks at the quota before the name: our Job may be there, or a finished one that makes room.
+        existing = await cluster.get(name)
+        if existing is None:
+            raise
+        return False, existing
+    return True, None
+
+
 async def _create(cluster: Cluster, job: Manifest, no_room: str | None) -> None:
+    reach(Failpoint.BEFORE_CREATE)
     if no_room is not None:
         raise QuotaExceeded(no_room, status=HTTPStatus.FORBIDDEN)
     await cluster.create(job)
