@@ -9,14 +9,16 @@ import asyncio
 import os
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
 from builder.adapters.kubernetes import KubernetesCluster
-from builder.models import Event
+from builder.errors import AlreadyExists, Transient
+from builder.models import Event, Manifest
 from builder.settings import Kubernetes
 from tests.building import NOON, event
-from tests.contract.harness import a_job
+from tests.contract.harness import a_job, eventually
 from tests.fault_proxy import FaultProxy
 from tests.integration.namespace import Namespace
 from tests.integration.replica import Replica
@@ -33,7 +35,18 @@ async def crowd(cluster: KubernetesCluster, count: int) -> None:
 
     async def make() -> None:
         for number in names:
-            await cluster.create(a_job(f"other-{number}", spec={"suspend": True}))
+            job = a_job(f"other-{number}", spec={"suspend": True})
+            await eventually(partial(made, job), bool, within=120)
+
+    async def made(job: Manifest) -> bool:
+        """One of thousands may time out, having been made or not."""
+        try:
+            await cluster.create(job)
+        except Transient:
+            return False
+        except AlreadyExists:
+            pass
+        return True
 
     await asyncio.gather(*(make() for _ in range(20)))
 
