@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from builder.models import Outcome
 from builder.stats import Gauges, Histogram, Stats
@@ -123,8 +124,15 @@ def _gauge(name: str, help_text: str, value: float) -> Metric:
 
 
 def _histogram(name: str, help_text: str, histogram: Histogram) -> Metric:
-    buckets, below = [], 0
-    for bound, count in zip((*histogram.bounds, None), histogram.counts, strict=True):
+    """Its examples become exemplars, beside the values: OpenMetrics has a place for them, the plain text has none."""
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    below = 0
+    for number, (bound, count) in enumerate(zip((*histogram.bounds, "+Inf"), histogram.counts, strict=True)):
         below += count
-        buckets.append(("+Inf" if bound is None else str(bound), float(below)))
+        example = histogram.examples.get(number)
+        if example is None:
+            buckets.append((str(bound), below))
+        else:
+            exemplar = Exemplar({"trace_id": example.trace_id}, example.seconds, example.at)
+            buckets.append((str(bound), below, exemplar))
     return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=histogram.sum)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
 
@@ -53,13 +53,22 @@ class ApiAnswer(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+class Example(NamedTuple):
+    """One duration in seconds, and the trace that shows where it went. ``at`` is the time of day, in seconds."""
+
+    trace_id: str
+    seconds: float
+    at: float
+
+
 class Histogram:
-    """Durations in seconds: Prometheus' buckets, and the last thousand for percentiles."""
+    """Durations in seconds: Prometheus' buckets, the last thousand for percentiles, a late example of each bucket."""
 
     def __init__(self, buckets: Iterable[float] = BUCKETS) -> None:
         self.bounds = tuple(buckets)
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
+        self.examples: dict[int, Example] = {}
         self._recent: deque[float] = deque(maxlen=1000)
 
     @property
@@ -67,9 +76,12 @@ class Histogram:
         """How many durations were observed."""
         return sum(self.counts)
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, seconds: float, example: Example | None = None) -> None:
         """Count one duration."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
+        bucket = bisect_left(self.bounds, seconds)
+        self.counts[bucket] += 1
+        if example is not None:
+            self.examples[bucket] = example
         self.sum += seconds
         self._recent.append(seconds)
 

@@ -190,7 +190,13 @@ def _at(x: int, y: int, width: int, height: int) -> dict[str, int]:
 
 def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
     targets = [
-        {"refId": chr(ord("A") + number), "datasource": SOURCE, "expr": expr, "legendFormat": legend}
+        {
+            "refId": chr(ord("A") + number),
+            "datasource": SOURCE,
+            "expr": expr,
+            "legendFormat": legend,
+            "exemplar": "histogram_quantile" in expr,
+        }
         for number, (legend, expr) in enumerate(panel.queries.items())
     ]
     return {

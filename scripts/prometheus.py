@@ -42,6 +42,7 @@ class Prometheus:
     def __enter__(self) -> Self:
         command = [shutil.which("prometheus") or "prometheus", "--config.file=prometheus.json"]
         command += [f"--storage.tsdb.path={self._data}/data", f"--web.listen-address={LOOPBACK}:{self._port}"]
+        command += ["--enable-feature=exemplar-storage"]
         try:
             self._program = Program(command, self._data / "log", self._spawner)
             self._until_ready(self._program)

@@ -202,9 +202,13 @@ class DeadLetterBox(Protocol):
 
 
 class Trace(Protocol):
-    """One item in the eyes of those who look at traces. ``traceparent`` is what its Job carries on."""
+    """One item in the eyes of those who look at traces. ``traceparent`` is what its Job carries on.
+
+    ``example_id`` is for a metric to lead to the trace by: None of one that nobody keeps.
+    """
 
     traceparent: str
+    example_id: str | None
 
     def working(self) -> AbstractContextManager[None]:
         """Around each time that a worker has the item: what came before was waiting."""

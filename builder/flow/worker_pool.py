@@ -28,7 +28,7 @@ from builder.jobs.manifest import build_job
 from builder.jobs.succession import with_note
 from builder.models import Decision, FailureReason, Manifest, Outcome, identity_of
 from builder.settings import Settings
-from builder.stats import Stats
+from builder.stats import Example, Histogram, Stats
 
 log = structlog.get_logger(__name__)
 
@@ -154,7 +154,7 @@ class WorkerPool:
         except StorageError as exc:  # a Job that may be another event's is not replaced on a guess
             return Again(Wait.RETRY, exc.retry_after, f"the journal cannot be read: {exc}")
         finally:
-            self._stats.api_calls.observe(self._clock() - began)
+            self._observe(self._stats.api_calls, self._clock() - began, item)
         if isinstance(step, Blocked):
             waiting = self.room.waiting
             crowd = waiting[Wait.ACTIVE_BUILD] + waiting[Wait.DELETION]
@@ -225,7 +225,7 @@ class WorkerPool:
         self._stats.ended[item.flow, done.outcome] += 1
         match done.outcome:
             case Outcome.CREATED | Outcome.ADOPTED:
-                self._stats.creation.observe(self._clock() - item.accepted)
+                self._observe(self._stats.creation, self._clock() - item.accepted, item)
             case Outcome.FAILED:
                 if done.failure is not None:
                     self._stats.failures[done.failure.reason] += 1
@@ -233,6 +233,12 @@ class WorkerPool:
                 pass
             case _:
                 assert_never(done.outcome)
+
+    def _observe(self, histogram: Histogram, seconds: float, item: Item) -> None:
+        if item.trace is None or item.trace.example_id is None:
+            histogram.observe(seconds)
+        else:
+            histogram.observe(seconds, Example(item.trace.example_id, seconds, self._now().timestamp()))
 
     def _count_conflict(self, decision: Decision) -> None:
         self._stats.conflicts[decision] += 1

@@ -1,5 +1,7 @@
-"""Traces as a collector gets them: by OTLP from the running service, which the standard variables told to."""
+"""Traces as a collector gets them, by OTLP from the running service, and as Prometheus leads to them by exemplars."""
 
+import asyncio
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import prometheus
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -62,6 +65,25 @@ def collecting() -> Iterator[Collector]:
             serving.result()
 
 
+async def leads_to_the_trace(service: Service) -> None:
+    """A real Prometheus finds it beside the durations; whoever asks for plain text finds no word of it."""
+    assert TRACE not in (await service.http.get("/metrics")).text
+    if (why := prometheus.missing()) is not None:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs a real Prometheus: {why}")
+    targets = [{"targets": [service.url.removeprefix("http://")]}]
+    scrape = {"job_name": "builder", "scrape_interval": "1s", "static_configs": targets}
+    with prometheus.Prometheus({"scrape_configs": [scrape]}, {"groups": []}) as server:
+
+        async def exemplars() -> dict[str, str]:
+            query = '{__name__=~"job_creation_duration_seconds_bucket|kaniko_job_api_duration_seconds_bucket"}'
+            span = {"start": "0", "end": "9999999999"}
+            found = await asyncio.to_thread(lambda: server.get("query_exemplars", query=query, **span))
+            return {one["seriesLabels"]["__name__"]: one["exemplars"][0]["labels"]["trace_id"] for one in found}
+
+        names = ("job_creation_duration_seconds_bucket", "kaniko_job_api_duration_seconds_bucket")
+        assert await eventually(exemplars, bool) == dict.fromkeys(names, TRACE)
+
+
 async def test_a_collector_gets_the_spans_and_the_log_the_ids(tmp_path: Path) -> None:
     """Off without the variables (every other test); on with one of them, to the last span at the end."""
     with collecting() as collector:
@@ -76,6 +98,7 @@ async def test_a_collector_gets_the_spans_and_the_log_the_ids(tmp_path: Path) ->
             traced = build_of("traced") | {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
             assert await service.statuses(traced) == [202]
             await service.ended("traced")
+            await leads_to_the_trace(service)
             service.signal(signal.SIGTERM)
             assert await service.exit_code() == 0
         finally:

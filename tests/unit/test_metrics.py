@@ -2,19 +2,23 @@
 
 import math
 
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from builder.metrics import Metrics
 from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
-from builder.stats import BrokerGauges, Gauges, Stats
+from builder.stats import BrokerGauges, Example, Gauges, Stats
+
+BROKER = BrokerGauges(up=False, held=4, ready=None)
+GAUGES = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, True, 7, False, False, BROKER)  # noqa: FBT003 -- a row of facts
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
 
 
 def scrape(stats: Stats) -> dict[str, dict[str, float]]:
     """Name → labels → value of one scrape."""
-    broker = BrokerGauges(up=False, held=4, ready=None)
-    gauges = Gauges(3, 100, 1.5, 5, 2, {"retry": 1}, 0, True, 7, False, False, broker)  # noqa: FBT003 -- a row of facts
-    text, content_type = Metrics(stats, lambda: gauges).render("")
-    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    text, content_type = Metrics(stats, lambda: GAUGES).render("")
+    assert content_type == PLAIN
     samples: dict[str, dict[str, float]] = {}
     for family in text_string_to_metric_families(text.decode()):
         assert family.documentation, family.name
@@ -67,3 +71,32 @@ def test_percentiles() -> None:
     for hundredth in range(2000):
         stats.creation.observe(hundredth / 100)
     assert stats.creation.percentiles(0, 50, 99, 100) == {"p0": 10.0, "p50": 15.0, "p99": 19.89, "p100": 19.99}
+
+
+def test_examples_lead_to_traces_in_openmetrics_alone() -> None:
+    """Beside a bucket's value stands the last duration in it whose trace is known; the plain text has no place for it."""
+    stats = Stats()
+    metrics = Metrics(stats, lambda: GAUGES)
+    plain = metrics.render("")
+    for trace, seconds in (("aa", 0.2), ("bb", 0.21), (None, 0.22), ("cc", 7000.0)):
+        stats.creation.observe(seconds, None if trace is None else Example(trace, seconds, 1700000000.5))
+
+    text, content_type = metrics.render("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
+
+    assert content_type == OPEN
+    parsed = openmetrics.text_string_to_metric_families(text.decode())  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
+    assert all(family.documentation for family in families.values())
+    found = {
+        sample.labels["le"]: (sample.value, *sample.exemplar[:2], float(sample.exemplar.timestamp or 0))
+        for sample in families["job_creation_duration_seconds"].samples
+        if sample.exemplar is not None
+    }
+    assert found == {
+        "0.25": (3, {"trace_id": "bb"}, 0.21, 1700000000.5),
+        "+Inf": (4, {"trace_id": "cc"}, 7000.0, 1700000000.5),
+    }
+    assert not any(sample.exemplar for sample in families["kaniko_job_api_duration_seconds"].samples)
+    text, content_type = metrics.render("text/plain")
+    assert content_type == PLAIN == plain[1]
+    assert b"trace_id" not in text

@@ -76,6 +76,21 @@ async def test_from_the_sender_to_the_job() -> None:
     assert annotation == f"00-{TRACE}-{build.context.span_id:016x}-01"
 
 
+@pytest.mark.parametrize(("traceparent", "expected"), [(TRACEPARENT, TRACE), (f"00-{TRACE}-{SENDER}-00", None)])
+async def test_metrics_name_a_trace_that_somebody_keeps(traceparent: str, expected: str | None) -> None:
+    """An example of a sender's trace that is not sampled would lead nowhere."""
+    spans = Spans(SimpleSpanProcessor(InMemorySpanExporter()))
+    async with MemoryCluster(Memory()) as cluster, Flow(spans.traced(cluster), building.settings(), spans) as flow:
+        await flow.intake.offer(building.event()._replace(extensions={"traceparent": traceparent}))
+
+        async def ended() -> int:
+            return flow.stats.creation.count
+
+        await eventually(ended, lambda count: count == 1)
+        for histogram in (flow.stats.creation, flow.stats.api_calls):
+            assert [example.trace_id for example in histogram.examples.values()] == ([expected] if expected else [])
+
+
 async def test_a_trace_of_its_own_and_a_failure() -> None:
     """An event without a trace begins one; a dead letter is an error."""
     (*_, build) = await spans_of(building.event(), Moody(Denied("no such thing", status=422)))

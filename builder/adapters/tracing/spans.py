@@ -75,6 +75,8 @@ class _Trace:
         onward: dict[str, str] = {}
         _PROPAGATOR.inject(onward, self._inside)
         self.traceparent = onward["traceparent"]
+        context = self._span.get_span_context()
+        self.example_id = trace.format_trace_id(context.trace_id) if context.trace_flags.sampled else None
 
     @contextmanager
     def working(self) -> Iterator[None]:
