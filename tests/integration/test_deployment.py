@@ -3,14 +3,18 @@
 import json
 import os
 import re
+import shutil
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
-from control_plane import ControlPlane
+from control_plane import ControlPlane, ControlPlaneError
 
+from builder.adapters.tracing import asked_for
 from builder.events.routing import EVENT_TYPES
 from builder.flow.topology import wanted
 from builder.rabbitmq_settings import Rabbitmq
@@ -21,7 +25,7 @@ from tests.contract.harness import eventually
 from tests.integration.messages import build_of
 from tests.integration.namespace import Namespace
 from tests.integration.rendered import K8S, OVERLAYS, Rendered, kind_of, labels_of, references, selected
-from tests.integration.service import Service, Services
+from tests.integration.service import ROOT, Service, Services
 
 pytestmark = pytest.mark.integration
 
@@ -201,6 +205,69 @@ def test_the_names_of_004(cluster: ControlPlane) -> None:
     assert [port["port"] for port in service["spec"]["ports"]] == [80]
     cluster.kubectl("apply", "-k", str(K8S / "overlays" / "serving"))
     cluster.kubectl("get", "ksvc", "knative-lambda-builder-dev", "-n", "knative-lambda-dev")
+
+
+def test_prod_refuses_a_tag(cluster: ControlPlane) -> None:
+    """However it comes there: an image is named by its digest, or the API server says what to do."""
+    cluster.kubectl("apply", "-k", str(K8S / "overlays" / "prod"))
+    set_image = "set", "image", "deployment/knative-lambda-builder", "-n=knative-lambda-prod", "--dry-run=server"
+
+    def refusal(image: str) -> str:
+        try:
+            return cluster.kubectl(*set_image, f"builder={image}") and ""
+        except ControlPlaneError as exc:
+            return str(exc)
+
+    deadline = time.monotonic() + 30  # the API server takes up a new policy in its own time
+    while not (words := refusal("registry.example.com/knative-lambda-builder:0.1.0")):
+        assert time.monotonic() < deadline, "a tag was let in"
+    assert "is named by its digest, not by a tag (scripts/pin-image)" in words
+    assert refusal(f"registry.example.com/knative-lambda-builder@sha256:{'a' * 64}") == ""
+
+
+def test_prod_runs_the_image_that_was_pushed(plane: ControlPlane, tmp_path: Path) -> None:
+    """`scripts/pin-image` takes a name and a digest, and nothing else."""
+    for part in ("k8s", "builder/runtimes", "scripts/pin-image"):
+        target = tmp_path / part
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, target)
+    overlay = tmp_path / "k8s/overlays/prod"
+
+    def pin(image: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([tmp_path / "scripts/pin-image", image], capture_output=True, text=True, check=False)
+
+    before = plane.kubectl("kustomize", str(overlay))
+    for tag in ("", "registry.example.com/builder:0.1.0", "builder@sha256:abc", "registry.example.com/builder@sha256:"):
+        assert pin(tag).returncode == 2
+        assert f"'{tag}' does not name an image by its digest" in pin(tag).stderr
+    assert plane.kubectl("kustomize", str(overlay)) == before
+    pushed = f"registry.example.com:5000/team/builder@sha256:{'0123456789abcdef' * 4}"
+    for _ in range(2):
+        assert pin(pushed).returncode == 0
+        assert (
+            Rendered("prod", list(yaml.safe_load_all(plane.kubectl("kustomize", str(overlay))))).container["image"]
+            == pushed
+        )
+
+
+@pytest.mark.timeout(120)
+def test_with_tracing_the_collector_is_in_reach(cluster: ControlPlane, tmp_path: Path) -> None:
+    """The component fits on the base: the API server takes it strictly, and what is asked for is what is let out."""
+    component, base = (os.path.relpath(K8S / part, tmp_path) for part in ("components/tracing", "base"))
+    (tmp_path / "kustomization.yaml").write_text(
+        json.dumps({"namespace": "traced", "resources": [base], "components": [component]})
+    )
+    cluster.kubectl("apply", "--validate=strict", "-k", str(tmp_path))
+    rendered = Rendered("traced", list(yaml.safe_load_all(cluster.kubectl("kustomize", str(tmp_path)))))
+    environ = rendered.config_map("knative-lambda-builder-environment")
+    assert asked_for(environ) == "OTEL_EXPORTER_OTLP_ENDPOINT"
+    collector = httpx.URL(environ["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    (policy,) = [one for one in rendered.all("NetworkPolicy") if one["metadata"]["name"].endswith("-tracing")]
+    assert selected(policy["spec"]["podSelector"]["matchLabels"], labels_of(rendered.pod))
+    (rule,) = policy["spec"]["egress"]
+    assert [port["port"] for port in rule["ports"]] == [collector.port]
+    (place,) = [one["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for one in rule["to"]]
+    assert collector.host.endswith(f".{place}")
 
 
 def test_the_knative_service_runs_the_same_container(plane: ControlPlane) -> None:
