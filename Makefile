@@ -1,4 +1,4 @@
-.PHONY: run cluster test fuzz lint bench chaos lock
+.PHONY: run cluster test e2e fuzz lint bench chaos lock
 
 run: ## start the service on the embedded cluster, send 004's example, show what becomes of it; AMQP=1: by RabbitMQ
 	@scripts/setup
@@ -13,6 +13,10 @@ cluster: ## a real Kubernetes API on loopback, for a look by hand: prints its KU
 test: ## everything, on the real components too
 	@scripts/setup
 	@scripts/test
+
+e2e: ## the whole chain on a real node: event, RabbitMQ, Job, kubelet, image in a registry; needs root
+	@scripts/setup
+	@scripts/e2e
 
 fuzz: ## 10^6 requests that are nearly right through the parser, 2 x 10^4 of them through the port; fifteen minutes
 	@scripts/setup

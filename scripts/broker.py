@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+from certificates import make_authority, make_certificate
 from child_programs import LOOPBACK, PortTakenError, Program, ProgramError, free_port
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -290,34 +291,10 @@ def _wait_until(program: Program, is_ready: Callable[[], bool], timeout: float) 
 
 def _make_certificates(folder: Path) -> None:
     """An authority that nobody knows, a certificate of its for the server, and one for a client."""
-    key = "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"
-    _openssl(
-        "req", "-x509", *key, "-subj", "/CN=throw-away authority", "-keyout", "ca.key", "-out", "ca.crt", at=folder
-    )
-    authority = "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"
-    for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
-        extensions = folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName = DNS:localhost, IP:{LOOPBACK}\nextendedKeyUsage = {usage}\n")
-        _openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr", at=folder)
-        _openssl(
-            "x509",
-            "-req",
-            *authority,
-            "-in",
-            f"{name}.csr",
-            "-out",
-            f"{name}.crt",
-            "-extfile",
-            str(extensions),
-            at=folder,
-        )
-
-
-def _openssl(*args: str, at: Path) -> None:
-    done = subprocess.run(["openssl", *args], cwd=at, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        message = f"openssl {args[0]}: {done.stderr.strip()}"
-        raise ProgramError(message)
+    make_authority(folder)
+    names = "DNS:localhost", f"IP:{LOOPBACK}"
+    make_certificate(folder, "server", "serverAuth", names)
+    make_certificate(folder, "client", "clientAuth", names)
 
 
 def main(arguments: list[str]) -> int:

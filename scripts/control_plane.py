@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +31,14 @@ PORT_ATTEMPTS = 5
 POLL_INTERVAL = 0.02
 DEFAULT_SERVICE_ACCOUNT = "/api/v1/namespaces/{}/serviceaccounts/default"
 CONTROLLERS = (
-    "job-controller,ttl-after-finished-controller,garbage-collector-controller,namespace-controller,"
-    "serviceaccount-controller,serviceaccount-token-controller,root-ca-certificate-publisher-controller,"
-    "resourcequota-controller"
+    "job-controller",
+    "ttl-after-finished-controller",
+    "garbage-collector-controller",
+    "namespace-controller",
+    "serviceaccount-controller",
+    "serviceaccount-token-controller",
+    "root-ca-certificate-publisher-controller",
+    "resourcequota-controller",
 )
 
 
@@ -71,20 +76,32 @@ def find_binaries() -> Binaries | Missing:
     return Binaries(found["etcd"], found["kube-apiserver"], found["kubectl"], found.get("kube-controller-manager"))
 
 
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a control plane with a node has more: users (lines of a token file), flags and controllers."""
+
+    users: Sequence[str] = ()
+    apiserver: Sequence[str] = ()
+    controllers: Sequence[str] = ()
+
+
 class ControlPlane:
     """A whole control plane as a context manager; when it ends, processes and data are gone.
 
-    While it is open: `url` (also the issuer of service account tokens), `ca_file`, `token` (a user in system:masters),
-    `kubeconfig` (a file for the same user), `binaries`, and `data` (the folder with the logs). Several may be open side
-    by side.
+    While it is open: `url` (also the issuer of service account tokens), `port`, `ca_file`, `token` (a user in
+    system:masters), `kubeconfig` (a file for the same user), `binaries`, and `data` (the folder with the logs). Several
+    may be open side by side.
     """
 
-    def __init__(self, binaries: Binaries | None = None, *, start_timeout: float = 60) -> None:
+    def __init__(
+        self, binaries: Binaries | None = None, *, extras: Extras | None = None, start_timeout: float = 60
+    ) -> None:
         """Start nothing yet; without `binaries` they are looked up, and ControlPlaneError says what is missing."""
         found = find_binaries() if binaries is None else binaries
         if isinstance(found, Missing):
             raise ControlPlaneError(found.reason)
         self.binaries = found
+        self._extras = Extras() if extras is None else extras
         self.data = Path(tempfile.mkdtemp(prefix="control-plane-"))
         self.ca_file = self.data / "certificates" / "apiserver.crt"
         self.kubeconfig = self.data / "kubeconfig"
@@ -92,7 +109,7 @@ class ControlPlane:
         self.token = secrets.token_urlsafe(24)
         self._start_timeout = start_timeout
         self.url = ""
-        self._port = self._etcd_port = 0
+        self.port = self._etcd_port = 0
         self._running: dict[Path, Program] = {}  # in the order of their start
         # Linux takes the death of the *thread* that forked for the death of the parent: all children are started from
         # one thread that lives as long as this object, whichever thread the caller is in.
@@ -136,7 +153,7 @@ class ControlPlane:
     def start_apiserver(self) -> None:
         """End the outage: same port, same data; returns when the API server is ready. Harmless while it runs."""
         if self.binaries.kube_apiserver not in self._running:
-            self._start_apiserver(self._port)
+            self._start_apiserver(self.port)
             self._start_controller_manager()
 
     def freeze_apiserver(self) -> None:
@@ -189,7 +206,8 @@ class ControlPlane:
         )
 
     def _write_credentials(self) -> None:
-        self.data.joinpath("tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
+        users = [f"{self.token},admin,admin,system:masters", *self._extras.users]
+        self.data.joinpath("tokens.csv").write_text("\n".join(users) + "\n")
         command = ["openssl", "genrsa", "-out", str(self._service_account_key), "2048"]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode != 0:
@@ -228,7 +246,7 @@ class ControlPlane:
         )
 
     def _start_apiserver(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self.url = f"https://{LOOPBACK}:{port}"
         self._write_kubeconfig()
         # Nobody makes service accounts without a controller manager, and Pods would be refused for want of one.
@@ -249,6 +267,7 @@ class ControlPlane:
             "--allow-privileged=true",
             "--endpoint-reconciler-type=none",
             f"--disable-admission-plugins={disabled}",
+            *self._extras.apiserver,
             is_ready=lambda: self._answers_ok("/readyz"),
         )
 
@@ -261,7 +280,7 @@ class ControlPlane:
         self._start(
             self.binaries.kube_controller_manager,
             f"--kubeconfig={self.kubeconfig}",
-            f"--controllers={CONTROLLERS}",
+            f"--controllers={','.join([*CONTROLLERS, *self._extras.controllers])}",
             f"--service-account-private-key-file={self._service_account_key}",
             f"--root-ca-file={self.ca_file}",
             "--leader-elect=false",
@@ -302,7 +321,7 @@ class ControlPlane:
     def _request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
         """One call as the admin: the status and the object (empty when the answer is no JSON, as of /readyz)."""
         tls = ssl.create_default_context(cafile=str(self.ca_file))
-        connection = http.client.HTTPSConnection(LOOPBACK, self._port, context=tls, timeout=5)
+        connection = http.client.HTTPSConnection(LOOPBACK, self.port, context=tls, timeout=5)
         with contextlib.closing(connection):
             headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
             connection.request(method, path, None if body is None else json.dumps(body), headers)

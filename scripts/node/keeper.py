@@ -1,0 +1,91 @@
+"""The process that outlives whoever started the node, by the moment that it takes to leave nothing behind.
+
+Its standard input is the lifeline: when the other end is closed, be it that the starter was killed, it ends the node
+and removes its control groups and folders. One SIGTERM does the same. It also keeps the doors between the machine's
+loopback and the node's own network.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from node import configuration, control_groups
+from node.configuration import Layout
+from node.network import NetworkNamespace, listening, open_door
+from node.places import HTTPS, REGISTRY
+
+LOOPBACK = "127.0.0.1"
+UNSHARE = "unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--mount-proc"
+_POLL = 0.02
+
+
+async def keep(layout: Layout) -> None:
+    """Until the lifeline is cut, or the node has ended by itself."""
+    with (layout.folder / "inside.log").open("wb") as log:
+        inside = await asyncio.create_subprocess_exec(
+            *UNSHARE,
+            sys.executable,
+            "-m",
+            "node.inside",
+            layout.as_json(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    cut = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, cut.set)
+    loop.add_reader(sys.stdin.fileno(), cut.set)  # nothing is ever written to it: readable means closed
+    try:
+        doors = await _open_doors(layout, inside.pid)
+        (layout.folder / "inside.pid").write_text(str(inside.pid))
+        ends = {asyncio.ensure_future(cut.wait()), asyncio.ensure_future(inside.wait())}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ends:
+            task.cancel()
+        for door in doors:
+            door.close()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            inside.kill()
+        await inside.wait()
+
+
+async def _open_doors(layout: Layout, pid: int) -> list[asyncio.Server]:
+    """To the kubelet, whom the API server asks for logs, and to the registry; and from there to the API server."""
+    network = NetworkNamespace(pid)
+    while network.is_ours:  # noqa: ASYNC110 -- the kernel tells nobody
+        await asyncio.sleep(_POLL)
+    kubelet, registry = layout.kubelet_port, layout.registry_port
+    api = LOOPBACK, layout.api_port
+    return [
+        await open_door(listening(socket.socket, (LOOPBACK, kubelet)), network.socket, (LOOPBACK, kubelet)),
+        await open_door(listening(socket.socket, (LOOPBACK, registry)), network.socket, (REGISTRY, HTTPS)),
+        await open_door(listening(network.socket, api), socket.socket, api),
+    ]
+
+
+def main(layout: Layout, *folders: str) -> None:
+    """Keep one node; ``folders`` go with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the starter, who then cuts the line
+    control_groups.remove_orphans()
+    name = control_groups.make(os.getpid())
+    try:
+        named = replace(layout, cgroup=name)
+        configuration.write_all(named)
+        asyncio.run(keep(named))
+    finally:
+        control_groups.remove(name)
+        for folder in folders:
+            shutil.rmtree(Path(folder), ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(Layout.from_json(sys.argv[1]), *sys.argv[2:])
