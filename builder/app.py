@@ -25,6 +25,7 @@ from builder.flow.build_queue import BuildQueue
 from builder.flow.counted_cluster import CountedCluster
 from builder.flow.dead_letters import DeadLetterOffice
 from builder.flow.intake import Intake
+from builder.flow.items import Item
 from builder.flow.outage import Outage
 from builder.flow.overview import Overview
 from builder.flow.permissions import Permissions
@@ -200,12 +201,21 @@ async def _run(parts: Parts, stop: asyncio.Event) -> None:
         log.info("draining", items=len(parts.pool.unfinished()), at_most_seconds=grace)
         left = await parts.pool.drain(grace)
         for item in left:
-            log.error("left_unfinished", event_id=item.event.id, correlation_id=item.correlation_id, state=item.state)
+            await _tell_left(item, parts)
         if parts.consumer is not None:
             await parts.consumer.close(LAST_WORDS)
         log.info("stopped", left=len(left))
         for task in roots:
             task.cancel()
+
+
+async def _tell_left(item: Item, parts: Parts) -> None:
+    """Name an event that the drain did not finish, by who has it: what the broker has, it gives to others at once."""
+    fields = {"event_id": item.event.id, "correlation_id": item.correlation_id, "state": item.state}
+    if parts.consumer is not None and await parts.consumer.holds(item.event.identity):
+        log.info("left_to_broker", **fields)
+    else:
+        log.error("left_unfinished", **fields)
 
 
 async def _first_contact(outage: Outage) -> None:

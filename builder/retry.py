@@ -1,4 +1,4 @@
-"""How long to wait before the next try: five numbers in, one delay out."""
+"""How long to wait before the next try: five numbers in, one delay out. And when to give up together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,3 +25,20 @@ class Backoff:
         # 2**64 overflows no float and is past every cap.
         jittered = draw() * min(self.cap, self.base * 2.0 ** min(attempt, 64))
         return jittered if floor is None else floor + jittered
+
+
+class Hope:
+    """How long many go on trying together: for ``patience`` seconds after the last success of any of them."""
+
+    def __init__(self, patience: float, clock: Callable[[], float]) -> None:
+        self.patience = patience
+        self._clock = clock
+        self.renew()
+
+    def renew(self) -> None:
+        """One of them has succeeded."""
+        self.until = self._clock() + self.patience
+
+    def outlasts(self, pause: float) -> bool:
+        """True if there will be some left after so many seconds."""
+        return self._clock() + pause <= self.until

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="how long to try and to follow (default: %(default)s)",
+        help="how long to try without any success, and to follow (default: %(default)s)",
     )
     add_output(parser, "text", "json")
 

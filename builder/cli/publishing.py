@@ -16,6 +16,8 @@ from builder.cli.options import amqp_settings
 from builder.events.outgoing import Outgoing, Sent, encode_binary, encode_structured, job_start_event
 from builder.rabbitmq_settings import Rabbitmq
 
+_NOT_HERE = "; it may be at another replica, or rejected: dead-letters list --from amqp"
+
 WELL = frozenset({"created", "adopted", "superseded"})
 
 
@@ -40,7 +42,7 @@ async def publish(parsed: argparse.Namespace) -> int:
             if show:
                 print(_line(one))
     accepted = [one for one in sent if one.accepted]
-    outcomes = await _follow(parsed, accepted, known=broker is None) if parsed.wait else []
+    outcomes = await _follow(parsed, accepted, by_queue=broker is not None) if parsed.wait else []
     if show:
         for outcome in outcomes:
             print(_outcome_line(outcome))
@@ -76,14 +78,20 @@ def _receiver(parsed: argparse.Namespace) -> str:
     return "http://localhost:8080" if parsed.url is None else str(parsed.url)
 
 
-async def _follow(parsed: argparse.Namespace, accepted: list[Sent], *, known: bool) -> list[dict[str, Any]]:
+async def _follow(parsed: argparse.Namespace, accepted: list[Sent], *, by_queue: bool) -> list[dict[str, Any]]:
+    """What became of each. Of one that no queue holds any more, and the builder does not know, it never will."""
     outcomes = []
     async with HttpPublisher.open(_receiver(parsed)) as builder:
-        waits = [builder.outcome(one.correlation_id, parsed.timeout, known=known) for one in accepted]
+        consumed = asyncio.create_task(builder.consumed() if by_queue else asyncio.sleep(0))
+        waits = [builder.outcome(one.correlation_id, parsed.timeout, consumed.done) for one in accepted]
         with tqdm(total=len(waits), unit="event", file=sys.stderr, desc="outcomes", disable=None) as bar:
             for done in asyncio.as_completed(waits):
-                outcomes.append(await done)
+                outcome = await done
+                if by_queue and outcome["status"] == "unknown":
+                    outcome["message"] += _NOT_HERE
+                outcomes.append(outcome)
                 bar.update()
+        consumed.cancel()
     return outcomes
 
 

@@ -11,8 +11,8 @@ from builder.errors import ClusterError, Unreachable
 from builder.flow.ports import Cluster
 from builder.retry import Backoff
 
-PROBING = Backoff(base=0.2, cap=1.0)
-"""Work goes on within a second or so of the server's return."""
+PROBING = Backoff(base=0.2, cap=0.5)
+"""Probes are never further apart than this and their floor, so work goes on within 0.6 s of the server's return."""
 
 log = structlog.get_logger(__name__)
 

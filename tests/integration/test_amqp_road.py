@@ -1,6 +1,7 @@
 """The whole road as people walk it: broker, ``topology``, ``serve``, ``publish``, ``dead-letters``."""
 
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,3 +106,19 @@ async def test_serve_says_what_loses_events(vhost: Vhost, tmp_path: Path) -> Non
             "queue kaniko-jobs.dlq",
         ]
         assert lines[0]["way_out"] == "topology declare makes it"
+
+
+async def test_what_a_drain_leaves_goes_back_to_the_broker(vhost: Vhost, tmp_path: Path) -> None:
+    """It is no loss and not told as one: the broker has it again before the process has ended."""
+    await builder(vhost, "topology", "declare")
+    slow = {"BUILDER_MEMORY__BUILD_TIME": "1h", "BUILDER_ASYNC_JOB_CREATOR__DRAIN_TIMEOUT": "100ms"}
+    async with serving(vhost, tmp_path, **slow) as service:
+        await builder(vhost, "publish", "--amqp", vhost.url)
+        await service.all_done(1)
+        (waits,) = await builder(vhost, "publish", "--amqp", vhost.url)
+        await eventually(service.stats, lambda stats: stats["waiting"]["active_build"] == 1)
+        service.signal(signal.SIGTERM)
+        assert await service.exit_code() == 0
+        assert [line["event_id"] for line in service.logged("left_to_broker")] == [waits["event_id"]]
+        assert service.logged("left_unfinished") == []
+    assert [message.message_id for message in await vhost.messages()] == [waits["event_id"]]

@@ -16,7 +16,7 @@ from builder.adapters.rabbitmq.connection import connect, plain_words
 from builder.errors import BrokerAway, BrokerError, BrokerFull, NotRouted
 from builder.events.outgoing import Outgoing, Sent
 from builder.rabbitmq_settings import Rabbitmq
-from builder.retry import Backoff
+from builder.retry import Backoff, Hope
 
 _PAUSES = Backoff(0.1, 5.0)
 _PERSISTENT = 2
@@ -92,13 +92,17 @@ class AmqpPublisher:
                 await self._connection.close()
 
     async def send_all(self, events: Iterable[Outgoing], patience: float) -> AsyncIterator[Sent]:
-        """Send the events; yields in the order of the confirms. See ``send``."""
+        """Send the events; yields in the order of the confirms. See ``send``.
+
+        Once nothing has gone through for ``patience`` seconds, what is left is not tried any more.
+        """
         source = iter(events)  # the workers share it: each event goes to one that is free
+        hope = Hope(patience, asyncio.get_running_loop().time)
         done: asyncio.Queue[Sent | None] = asyncio.Queue()
 
         async def work() -> None:
             for event in source:
-                done.put_nowait(await self.send(event, patience))
+                done.put_nowait(await self._send(event, hope))
 
         async def work_together() -> None:
             try:
@@ -127,19 +131,23 @@ class AmqpPublisher:
         Raises:
             BrokerError: it cannot be delivered, and trying again alone would not help.
         """
-        clock = asyncio.get_running_loop().time
-        end, tries = clock() + patience, 0
-        while True:
+        return await self._send(event, Hope(patience, asyncio.get_running_loop().time))
+
+    async def _send(self, event: Outgoing, hope: Hope) -> Sent:
+        tries = 0
+        why = f"not tried: nothing had gone through for {hope.patience:g} s"
+        while hope.outlasts(0):
+            soon = asyncio.get_running_loop().time() + self._settings.confirm_timeout
             try:
-                await self._try(event, min(end, clock() + self._settings.confirm_timeout))
+                await self._try(event, min(hope.until, soon))
             except (BrokerAway, BrokerFull) as exc:
-                pause = _PAUSES.delay(tries, random.random)
+                why = str(exc)
+                await asyncio.sleep(_PAUSES.delay(tries, random.random))
                 tries += 1
-                if clock() + pause > end:
-                    return event.answered("refused", str(exc), accepted=False)
-                await asyncio.sleep(pause)
             else:
+                hope.renew()
                 return event.answered("confirmed", None, accepted=True)
+        return event.answered("refused", why, accepted=False)
 
     async def _try(self, event: Outgoing, until: float) -> None:
         channel = await self._ready()
