@@ -42,7 +42,7 @@ def read_event(attributes: Mapping[str, str], data: bytes, found: Found) -> Even
     """
     _check_required(attributes, found)
     source, subject = attributes.get("source"), attributes.get("subject")
-    if source and not _is_uri_reference(source):
+    if source and not is_uri_reference(source):
         found.setdefault("source", 'must be a URI reference: no spaces and none of < > " { } | \\ ^ `')
     if subject == "":
         found.setdefault("subject", "must not be empty; leave it out")
@@ -66,8 +66,8 @@ def read_event(attributes: Mapping[str, str], data: bytes, found: Found) -> Even
 
 
 @lru_cache(maxsize=1024)
-def _is_uri_reference(text: str) -> bool:
-    """Cached: senders have few sources."""
+def is_uri_reference(text: str) -> bool:
+    """True for what ``source`` may be. Cached: senders have few."""
     return _URI_REFERENCE.fullmatch(text) is not None
 
 

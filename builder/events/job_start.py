@@ -15,12 +15,19 @@ from builder.events.problems import Found
 from builder.events.source_url import MAX_PATH, MAX_URL
 
 # No lookahead in pydantic's patterns: "a dot is followed by another character" keeps ".." and a final dot out.
-_ID = r"^[A-Za-z0-9](?:(?:\.?[A-Za-z0-9_-])*\.?[A-Za-z0-9])?$"
+ID = r"^[A-Za-z0-9](?:(?:\.?[A-Za-z0-9_-])*\.?[A-Za-z0-9])?$"
 ID_RULE = '1 to 100 letters, digits and . _ -, a letter or digit first and last, no ".."'
 # As Kubernetes reads "RFC 1123 subdomain": no limit for one label, for 004's own name is a single one of 76.
-_JOB_NAME = r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$"
+JOB_NAME = r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$"
 _JOB_NAME_RULE = "at most 253 lower-case letters, digits, - and ., a letter or digit at both ends of each part"
 _PRIORITY_RULE = "a whole number from 1 (first) to 10"
+
+DEFAULT_PRIORITY = 5
+
+RESERVED_VARIABLES = frozenset({"RUNTIME", "BASE_IMAGE"})
+"""Build arguments that the service sets itself."""
+ENGINE_VARIABLES = "BUILDKIT_"
+"""How build arguments begin that BuildKit itself obeys: one of them names an image to run."""
 
 
 class _Part(BaseModel):
@@ -61,10 +68,10 @@ class Parameters(_Part):
 class JobStart(_Part):
     """What to build. The two ids are required; their absence is found together with everything else."""
 
-    third_party_id: str | None = Field(default=None, pattern=_ID, max_length=100, description=ID_RULE)
-    parser_id: str | None = Field(default=None, pattern=_ID, max_length=100, description=ID_RULE)
-    correlation_id: str | None = Field(default=None, pattern=_ID, max_length=100, description=ID_RULE)
-    job_name: str | None = Field(default=None, pattern=_JOB_NAME, max_length=253, description=_JOB_NAME_RULE)
+    third_party_id: str | None = Field(default=None, pattern=ID, max_length=100, description=ID_RULE)
+    parser_id: str | None = Field(default=None, pattern=ID, max_length=100, description=ID_RULE)
+    correlation_id: str | None = Field(default=None, pattern=ID, max_length=100, description=ID_RULE)
+    job_name: str | None = Field(default=None, pattern=JOB_NAME, max_length=253, description=_JOB_NAME_RULE)
     priority: int | None = Field(default=None, ge=1, le=10, description=_PRIORITY_RULE)
     parameters: Parameters | None = Field(default=None, description="an object")
 

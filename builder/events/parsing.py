@@ -26,6 +26,7 @@ from builder.errors import EventRejected, Problem
 from builder.events.attributes import CORE, MAX_ATTRIBUTES, MAX_VALUE, is_name, is_traceparent, read_event
 from builder.events.headers import encodable, read_attributes
 from builder.events.json_text import parse_json
+from builder.events.plain import plain_event
 from builder.events.problems import Found, key, problems_from, quoted
 from builder.models import Event
 
@@ -34,6 +35,9 @@ MAX_BATCH = 1000
 
 STRUCTURED_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
+
+_NO_TYPE = "application/json"
+"""What it means to send none: Knative does so for an event without datacontenttype."""
 
 _WANTED = f"application/json with ce- headers, {STRUCTURED_TYPE} or {BATCH_TYPE}"
 _JSON_TYPE = re.compile(r"(?:application|text)/json|[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\+json")
@@ -80,11 +84,21 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
 
     ``headers`` may be in any case and hold undecodable bytes as surrogates, which is how aiohttp gives them.
     """
-    content_type = content_type or "application/json"  # Knative sends none for an event without datacontenttype
+    content_type = content_type or _NO_TYPE
     mode, complaint = read_content_type(content_type)
     if mode is Mode.BINARY:
         return Parsed(mode, [_read_binary(content_type, complaint, headers, body)])
     return read_formatted(mode, content_type, complaint, body, _traceparent(headers))
+
+
+def parse_plain_http(content_type: str | None, headers: Mapping[str, str], body: bytes) -> Parsed:
+    """The same, sooner, where all names of ``headers`` are in lower case and none stood there twice."""
+    mode, complaint = read_content_type(content_type or _NO_TYPE)
+    if mode is Mode.BINARY and complaint is None:
+        event = plain_event(headers, body)
+        if event is not None:
+            return Parsed(mode, [event])
+    return parse_http(content_type, headers.items(), body)
 
 
 def read_formatted(mode: Mode, content_type: str, complaint: str | None, body: bytes, trace: str | None) -> Parsed:

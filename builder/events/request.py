@@ -12,24 +12,27 @@ from typing import Any
 
 from builder.build_settings import Build
 from builder.errors import EventRejected
-from builder.events.attributes import is_traceparent
-from builder.events.job_start import ID_RULE, JobStart, Parameters, RuntimeWord, read_job_start
+from builder.events.job_start import (
+    DEFAULT_PRIORITY,
+    ENGINE_VARIABLES,
+    ID_RULE,
+    RESERVED_VARIABLES,
+    JobStart,
+    Parameters,
+    RuntimeWord,
+    read_job_start,
+)
 from builder.events.parsing import Rejected
+from builder.events.plain import correlation_id, plain_request, requested_at, traceparent
 from builder.events.problems import Found, key, problems_from, quoted
 from builder.events.routing import route
 from builder.events.source_url import parse_path, parse_ref, parse_source
 from builder.models import BuildRequest, BuildType, Event, Source, SourceKind, Target
 from builder.settings import Intake
 
-DEFAULT_PRIORITY = 5
 MAX_VARIABLES = 64
 MAX_VALUE_BYTES = 32 * 2**10
 MAX_ENVIRONMENT_BYTES = 64 * 2**10
-
-RESERVED_VARIABLES = frozenset({"RUNTIME", "BASE_IMAGE"})
-"""Build arguments that the service sets itself."""
-ENGINE_VARIABLES = "BUILDKIT_"
-"""How build arguments begin that BuildKit itself obeys: one of them names an image to run."""
 
 _AT = "data.parameters."
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -40,12 +43,17 @@ _BUILD_TYPES = {build_type.value: build_type for build_type in BuildType}
 def build_request(event: Event, accepted_at: datetime, build: Build, intake: Intake) -> BuildRequest:
     """The build that a job start event asks for.
 
-    ``accepted_at`` is in UTC. An event's own time counts only if it is not later: a clock that runs ahead must not
-    make one event supersede all that follow.
+    ``accepted_at`` is in UTC.
 
     Raises:
         EventRejected: with every problem of the event's data.
     """
+    plain = plain_request(event, accepted_at, build, intake)
+    return look_closely(event, accepted_at, build, intake) if plain is None else plain
+
+
+def look_closely(event: Event, accepted_at: datetime, build: Build, intake: Intake) -> BuildRequest:
+    """See ``build_request``: field by field, whatever the event looks like."""
     found: Found = {}
     data = read_job_start(event.data, found)
     parameters = _NOTHING if data.parameters is None else data.parameters
@@ -58,13 +66,12 @@ def build_request(event: Event, accepted_at: datetime, build: Build, intake: Int
     environment = _environment(parameters.environment, found)
     if found or target is None or source is None:
         raise EventRejected(problems_from(found))
-    traceparent = event.extensions.get("traceparent")
     return BuildRequest(
         event_id=event.id,
         event_source=event.source,
-        requested_at=accepted_at if event.time is None or event.time > accepted_at else event.time,
+        requested_at=requested_at(event, accepted_at),
         target=target,
-        correlation_id=_correlation_id(data, event),
+        correlation_id=correlation_id(event) if data.correlation_id is None else data.correlation_id,
         job_name=data.job_name,
         priority=_priority(data, parameters),
         overruled_priority=_overruled(data, parameters),
@@ -74,7 +81,7 @@ def build_request(event: Event, accepted_at: datetime, build: Build, intake: Int
         dockerfile=dockerfile,
         build_timeout=build_timeout,
         environment=environment,
-        traceparent=traceparent if traceparent is not None and is_traceparent(traceparent) else None,
+        traceparent=traceparent(event),
     )
 
 
@@ -105,13 +112,6 @@ def _target(data: JobStart, found: Found) -> Target | None:
     if data.third_party_id is None or data.parser_id is None:
         return None
     return Target(data.third_party_id, data.parser_id)
-
-
-def _correlation_id(data: JobStart, event: Event) -> str:
-    if data.correlation_id is not None:
-        return data.correlation_id
-    # An empty extension names nothing: it is as if it were not there.
-    return event.extensions.get("correlationid") or event.id
 
 
 def _priority(data: JobStart, parameters: Parameters) -> int:

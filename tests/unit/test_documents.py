@@ -29,7 +29,7 @@ from builder.adapters.memory_journal import MemoryJournal
 from builder.adapters.web.routes import Route
 from builder.build_settings import Build
 from builder.errors import ClusterError, SettingsError
-from builder.events import request, routing
+from builder.events import job_start, request, routing
 from builder.events.job_start import JobStart, Parameters
 from builder.events.parsing import MAX_BATCH, STRUCTURED_TYPE, parse_http
 from builder.events.source_url import parse_source
@@ -385,12 +385,12 @@ def test_fields_table() -> None:
         [*JobStart.model_fields, *(f"parameters.{f}" for f in Parameters.model_fields)]
     )
     said = {codes(name)[0]: f"{allowed} | {default}" for name, allowed, default in rows}
-    assert said["parameters.priority"].endswith(f"| {request.DEFAULT_PRIORITY}")
+    assert said["parameters.priority"].endswith(f"| {job_start.DEFAULT_PRIORITY}")
     environment = said["parameters.environment"]
     assert f"up to {request.MAX_VARIABLES} names" in environment
     kibibytes = [size // 1024 for size in (request.MAX_VALUE_BYTES, request.MAX_ENVIRONMENT_BYTES)]
     assert "{} KiB each, {} KiB in all".format(*kibibytes) in environment
-    assert set(codes(environment)) >= request.RESERVED_VARIABLES
+    assert set(codes(environment)) >= job_start.RESERVED_VARIABLES
     assert f"up to {MAX_BATCH} events" in README
 
 

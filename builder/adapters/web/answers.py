@@ -84,7 +84,8 @@ def refusal(exc: web.HTTPException) -> Answer:
 
 def choose_correlation_id(headers: Mapping[str, str], answer: Answer) -> str:
     """The sender's own, else the one that its event is followed by, else a new one."""
-    for text in (headers.get(CORRELATION_HEADER), answer.followed_by):
+    sent = headers.get("x-correlation-id")
+    for text in (answer.followed_by,) if sent is None else (sent, answer.followed_by):
         if text and len(text) <= _MAX_CORRELATION and text.isascii() and text.isprintable():
             return text
     return os.urandom(16).hex()

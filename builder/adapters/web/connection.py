@@ -2,23 +2,24 @@
 
 That is what brokers do all day, and it is answered here, without objects for request and response. At the first request
 that is anything else (another path or method, a body in pieces, two requests at once, an error) aiohttp takes over the
-connection, as if it had been there from the beginning. Its parser reads the requests in both cases, with equal limits.
+connection, as if it had been there from the beginning. llhttp reads the requests in both cases.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast
 
-from aiohttp import HttpVersion11, StreamReader, web
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
-from multidict import CIMultiDictProxy
+import httptools
+from aiohttp import web
 
-Delivers: TypeAlias = Mapping[str, Callable[["CIMultiDictProxy[str]", bytes], Awaitable[bytes]]]
+Delivers: TypeAlias = Mapping[bytes, Callable[[dict[str, str], bytes], Awaitable[bytes]]]
 """By path, what takes headers and body of a POST and gives the bytes of the whole answer."""
 
 _MAX_PIECE = 2**16
 """Bytes of a request that is taken here. More than that comes in pieces anyway."""
+
+_UNUSUAL = frozenset({"connection", "expect", "transfer-encoding", "upgrade"})
+"""Headers that say something about the connection or the body's way over it."""
 
 _MAX_IDLE = 300.0
 """Seconds after which a silent connection is closed; longer than brokers keep theirs."""
@@ -38,9 +39,9 @@ class Connection(asyncio.Protocol):
         self._aiohttp = aiohttp
         self._forget = forget
         self._loop = asyncio.get_running_loop()
-        self._parser = HttpRequestParser(
-            BaseProtocol(self._loop), self._loop, _MAX_PIECE, max_field_size=max_header, auto_decompress=False
-        )
+        self._max_header = max_header
+        self._parser = httptools.HttpRequestParser(self)
+        self._begin_anew()
         self._transport: asyncio.Transport | None = None
         self._answering: asyncio.Task[None] | None = None
         self._early = b""
@@ -83,23 +84,49 @@ class Connection(asyncio.Protocol):
         """The answer to come, if ``data`` is one plain request from its first byte to its last."""
         if len(data) > _MAX_PIECE:
             return None
-        messages: list[tuple[RawRequestMessage, StreamReader]]
+        self._begin_anew()
         try:
-            messages, upgraded, _ = self._parser.feed_data(data)
-        except HttpProcessingError:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
-        if len(messages) != 1 or upgraded:
+        deliver = self._delivers.get(self._path)
+        if deliver is None or self._begun != 1 or not self._whole or len(data) - len(self._body) > self._max_header:
             return None
-        message, content = messages[0]
-        deliver = self._delivers.get(message.path)
-        plain = message.method == "POST" and message.version == HttpVersion11 and not message.should_close
-        if deliver is None or not plain or not content.is_eof():
+        if self._parser.get_method() != b"POST" or self._parser.get_http_version() != "1.1":
             return None
-        body = content.read_nowait()
-        if data.find(b"\r\n\r\n") + 4 + len(body) != len(data):  # chunked, or with the beginning of another request
-            return None
-        self._parser.message_consumed()
-        return deliver(message.headers, body)
+        return deliver(self._headers, self._body)
+
+    # --- what the parser calls ----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._begun += 1
+
+    def on_url(self, url: bytes) -> None:
+        """Its path and query."""
+        self._path += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers. Whatever is raised here makes ``feed_data`` raise."""
+        key = name.decode().lower()
+        if key in _UNUSUAL or key in self._headers:
+            raise ValueError(key)
+        self._headers[key] = value.decode("ascii")
+
+    def on_body(self, body: bytes) -> None:
+        """All of its body, or a part."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """It has ended."""
+        self._whole = True
+
+    def _begin_anew(self) -> None:
+        self._begun = 0
+        self._path = b""
+        self._headers: dict[str, str] = {}
+        self._body = b""
+        self._whole = False
 
     async def _send(self, answer: Awaitable[bytes]) -> None:
         data = await answer

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDictProxy
 
 from builder.adapters.web.answers import (
     JSON,
@@ -20,10 +19,10 @@ from builder.adapters.web.answers import (
     retry_after,
 )
 from builder.adapters.web.body import decoded, read_body
-from builder.adapters.web.routes import Route
+from builder.adapters.web.routes import Headers, Route
 from builder.errors import EventRejected, NotNow, QueueFull
 from builder.events.headers import encodable
-from builder.events.parsing import Mode, Rejected, parse_http
+from builder.events.parsing import Mode, Rejected, parse_http, parse_plain_http
 from builder.failpoints import Failpoint, reach
 from builder.flow.intake import Intake
 from builder.models import Event
@@ -53,14 +52,18 @@ class Receiver:
             return await self._unread(request.headers, exc)
         return await self.deliver(request.headers, body)
 
-    async def deliver(self, headers: "CIMultiDictProxy[str]", body: bytes) -> Answer:
+    async def deliver(self, headers: Headers, body: bytes) -> Answer:
         """The same, once all of the request is there."""
         try:
-            body = decoded(body, headers.get("Content-Encoding"), self._settings.max_body_size)
+            body = decoded(body, headers.get("content-encoding"), self._settings.max_body_size)
         except EventRejected as exc:
             return await self._unread(headers, exc)
         reach(Failpoint.BODY_READ)
-        mode, items = parse_http(headers.get("Content-Type"), headers.items(), body)
+        content_type = headers.get("content-type")
+        if isinstance(headers, dict):
+            mode, items = parse_plain_http(content_type, headers, body)
+        else:
+            mode, items = parse_http(content_type, headers.items(), body)
         if mode is Mode.BATCH:
             return await self._batch(headers, items)
         ticket = await self._intake.offer(items[0])
@@ -75,23 +78,23 @@ class Receiver:
             headers["WebHook-Allowed-Rate"] = "*"  # a full queue says so with 429
         return Answer(headers=headers)
 
-    async def _unread(self, headers: "CIMultiDictProxy[str]", error: EventRejected) -> Answer:
+    async def _unread(self, headers: Headers, error: EventRejected) -> Answer:
         """The attributes are kept as far as the headers have them, the body is not."""
-        content_type = headers.get("Content-Type")
+        content_type = headers.get("content-type")
         _, items = parse_http(content_type, headers.items(), b"")
         attributes = items[0].attributes() if isinstance(items[0], Event) else items[0].attributes
         kept = Rejected(attributes, encodable(content_type or ""), b"", error.problems, error.status)
         ticket = await self._intake.offer(kept)
         return self._accepted(headers, QUEUED, ticket.correlation_id)
 
-    def _accepted(self, headers: "CIMultiDictProxy[str]", body: bytes, correlation_id: str | None = None) -> Answer:
+    def _accepted(self, headers: Headers, body: bytes, correlation_id: str | None = None) -> Answer:
         """With a body, unless the sender's broker would take that for an event."""
         reply = self._settings.reply
         if reply == "empty" or (reply == "auto" and _wants_event(headers)):
             return Answer(202, followed_by=correlation_id)
         return Answer(202, body, JSON, correlation_id)
 
-    async def _batch(self, headers: "CIMultiDictProxy[str]", items: Sequence[Event | Rejected]) -> Answer:
+    async def _batch(self, headers: Headers, items: Sequence[Event | Rejected]) -> Answer:
         # Side by side they share commits, and all of them wait no longer than one may: for slots, and for their ends.
         errors = await asyncio.gather(*(self._taken(item) for item in items))
         return self._batch_answer(headers, [_report(*pair) for pair in zip(items, errors, strict=True)], errors)
@@ -105,7 +108,7 @@ class Receiver:
 
     def _batch_answer(
         self,
-        headers: "CIMultiDictProxy[str]",
+        headers: Headers,
         reports: list[dict[str, Any]],
         errors: Sequence[EventRejected | NotNow | None],
     ) -> Answer:
@@ -124,14 +127,14 @@ class Receiver:
         return problem(status, detail, headers=retry_after(later.retry_after), events=reports)
 
 
-def _wants_event(headers: "CIMultiDictProxy[str]") -> bool:
+def _wants_event(headers: Headers) -> bool:
     """``Prefer: reply``: whatever body comes back, the broker takes it for an event.
 
     A list of tokens in any case, in one header or in several (https://www.rfc-editor.org/rfc/rfc7240#section-2).
     """
-    if "Prefer" not in headers:
+    if "prefer" not in headers:
         return False
-    preferences = ",".join(headers.getall("Prefer", ())).lower().split(",")
+    preferences = ",".join(text for name, text in headers.items() if name.lower() == "prefer").lower().split(",")
     return any(preference.partition(";")[0].strip() == "reply" for preference in preferences)
 
 

@@ -16,7 +16,10 @@ from builder.adapters.web.answers import Answer
 Handler: TypeAlias = Callable[..., Awaitable[Answer]]
 """Called with the request and the texts that stand in the places of the path's placeholders."""
 
-Deliver: TypeAlias = Callable[["CIMultiDictProxy[str]", bytes], Awaitable[Answer]]
+Headers: TypeAlias = "dict[str, str] | CIMultiDictProxy[str]"
+"""Of a request, asked for by their names in lower case. In a dict all names are so, and none stands twice."""
+
+Deliver: TypeAlias = Callable[[Headers, bytes], Awaitable[Answer]]
 """Called with the headers and the body of a request of which everything is there."""
 
 _PLACEHOLDERS = {"{id}": r"(\d{1,18})", "{correlation_id}": "(.+)"}

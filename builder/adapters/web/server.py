@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from multidict import CIMultiDictProxy
 
 from builder.adapters.web.answers import Answer, as_bytes, as_response, not_now, problem, refusal, rejected
 from builder.adapters.web.connection import Connection
@@ -57,7 +56,7 @@ class HttpServer:
         self._stats = stats
         self._table = Routes(routes)
         self._delivers = {
-            route.path: partial(self._deliver, route.deliver) for route in routes if route.deliver is not None
+            route.path.encode(): partial(self._deliver, route.deliver) for route in routes if route.deliver is not None
         }
         self._connections: set[Connection] = set()
         self._aiohttp = web.Server(
@@ -87,7 +86,7 @@ class HttpServer:
             one.abort()
         await self._aiohttp.shutdown(_LAST_WORDS)
 
-    async def _deliver(self, deliver: Deliver, headers: "CIMultiDictProxy[str]", body: bytes) -> bytes:
+    async def _deliver(self, deliver: Deliver, headers: dict[str, str], body: bytes) -> bytes:
         return as_bytes(headers, await self._answer(deliver(headers, body)))
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
