@@ -27,7 +27,8 @@ _BUILD = (
     "trap 'kill $!; exit 143' TERM",
     "wait $!",
     # buildctl cannot write there itself: it renames a file into place, and this place is a mount.
-    rf"""sed -n 's/^ *"containerimage\.digest": *"\([^"]*\)".*/\1/p' {_METADATA} > /dev/termination-log""",
+    rf"""digest=$(sed -n 's/^ *"containerimage\.digest": *"\([^"]*\)".*/\1/p' {_METADATA})""",
+    'printf %s "$digest" > /dev/termination-log',  # the digest and nothing else, be it a line's end
 )
 
 

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +33,39 @@ class Image:
     entries: list[Entry]
     config: Mapping[str, Any] = field(default_factory=dict)
 
+    def parts(self) -> "Parts":
+        """Its layer and its configuration, as registries keep them."""
+        layer = _layer(self.entries)
+        config = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": dict(self.config),
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+        }
+        return Parts(layer, json.dumps(config).encode())
+
     def write(self, archive: Path) -> None:
         """As a whole or not at all."""
-        layer = _layer(self.entries)
-        digest = hashlib.sha256(layer).hexdigest()
-        config = json.dumps(
-            {
-                "architecture": "amd64",
-                "os": "linux",
-                "config": dict(self.config),
-                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-            }
-        ).encode()
-        name = f"{hashlib.sha256(config).hexdigest()}.json"
-        manifest = json.dumps([{"Config": name, "RepoTags": [self.name], "Layers": [f"{digest}.tar"]}]).encode()
+        parts = self.parts()
+        config, layer = (hashlib.sha256(part).hexdigest() for part in (parts.config, parts.layer))
+        manifest = [{"Config": f"{config}.json", "RepoTags": [self.name], "Layers": [f"{layer}.tar"]}]
+        files = {
+            f"{config}.json": parts.config,
+            f"{layer}.tar": parts.layer,
+            "manifest.json": json.dumps(manifest).encode(),
+        }
         unfinished = archive.with_suffix(".part")
         with tarfile.open(unfinished, "w") as tar:
-            for path, data in ((name, config), (f"{digest}.tar", layer), ("manifest.json", manifest)):
+            for path, data in files.items():
                 _add(tar, tarfile.TarInfo(path), data)
         unfinished.rename(archive)
+
+
+class Parts(NamedTuple):
+    """The two blobs of an image."""
+
+    layer: bytes
+    config: bytes
 
 
 def with_libraries(*programs: Path) -> list[Entry]:

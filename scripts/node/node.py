@@ -30,6 +30,7 @@ from node.configuration import CNI_PLUGINS, RUNC, Layout
 from node.git_server import BACKEND
 from node.network import NetworkNamespace
 from node.places import GIT_NAME, NODE, REGISTRY_NAME
+from node.registry import Registry
 
 SCRIPTS = Path(__file__).parents[1]
 PROGRAMS = (
@@ -46,6 +47,8 @@ PROGRAMS = (
 )
 FILES = (Path(RUNC), Path(CNI_PLUGINS) / "bridge", Path(CNI_PLUGINS) / "host-local", BACKEND, stock.BUSYBOX)
 BUILT = ("kubelet", "kube-scheduler", "buildkitd", "buildctl", "rootlesskit", "buildctl-daemonless.sh", "pause")
+MIRROR = "mirror/library/busybox"
+"""Where the registry has the base image of sources: it is a mirror of docker.io below ``mirror``."""
 _POLL = 0.05
 _TAIL = 8
 _BCRYPT_ALPHABET = string.ascii_letters + string.digits
@@ -85,8 +88,8 @@ def missing() -> str | None:
 class Node:
     """The whole cluster as a context manager.
 
-    While it is open: `plane` (the control plane: `plane.kubectl`, `plane.kubeconfig`), `registry_url` and `ca_file`
-    (the registry as seen from this machine), `account` (of registry and Git), `repositories` (a folder: the bare
+    While it is open: `plane` (the control plane: `plane.kubectl`, `plane.kubeconfig`), `registry` (with `registry_url`
+    and `ca_file`, as seen from this machine), `account` (of registry and Git), `repositories` (a folder: the bare
     repositories in it are at https://git.example.com/, those below `public` without the account). Several may be open
     side by side.
     """
@@ -103,6 +106,7 @@ class Node:
         self.ca_file = self.folder / "ca.crt"
         self.account = Account("builder", secrets.token_urlsafe(12))
         self.registry_url = ""
+        self._registry: Registry | None = None
         self._kubelet_token = secrets.token_urlsafe(24)
         self.plane = ControlPlane(binaries, extras=self._extras())
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -119,6 +123,7 @@ class Node:
             self._wait_until(self._has_containerd, "containerd")
             self.import_images(*stock.write_all(programs_folder(), self.folder))
             self._wait_until(self._is_ready, "the kubelet")
+            self.registry.push(stock.base(), MIRROR, "1")
         except BaseException:
             self.close()
             raise
@@ -137,6 +142,9 @@ class Node:
         if self._scheduler is not None:
             self._scheduler.kill()
             self._scheduler = None
+        if self._registry is not None:
+            self._registry.close()
+            self._registry = None
         self.plane.close()
         self._spawner.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -153,6 +161,12 @@ class Node:
         """Give the node images, so that it has not to fetch them."""
         for archive in archives:
             self._ctr("images", "import", str(archive))
+
+    @property
+    def registry(self) -> Registry:
+        """As its admin sees it."""
+        assert self._registry is not None  # noqa: S101 -- a caller's mistake
+        return self._registry
 
     def network(self) -> NetworkNamespace:
         """Where the Pods are."""
@@ -198,6 +212,7 @@ class Node:
             registry_port=free_port(),
         )
         self.registry_url = f"https://localhost:{layout.registry_port}"
+        self._registry = Registry(self.registry_url, self.ca_file, self.account)
         config = json.loads(self.plane.kubeconfig.read_text())
         config["users"][0]["user"] = {"token": self._kubelet_token}
         (self.folder / "kubelet.kubeconfig").write_text(json.dumps(config))

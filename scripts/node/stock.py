@@ -1,6 +1,8 @@
 """The images that a node has from the start: its Pods' pause, a base for sources, BuildKit as its makers ship it."""
 
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 from node.configuration import PAUSE_IMAGE
@@ -80,7 +82,9 @@ def _git_and_runc() -> list[Entry]:
     scripts = ("git-submodule", "git-sh-setup", "git-sh-i18n")
     return [
         *folders("/usr/share", "/usr/share/git-core", "/usr/share/git-core/templates"),
-        *with_libraries(Path("/usr/bin/git"), Path("/usr/sbin/runc"), _GIT / "git-remote-https"),
+        *with_libraries(
+            Path("/usr/bin/git"), Path("/usr/sbin/runc"), _GIT / "git-remote-https", _GIT / "git-sh-i18n--envsubst"
+        ),
         *(Entry(str(_GIT / name), source=_GIT / name) for name in scripts),
         # Names are asked of the Pod's name server; glibc wants to be told.
         Entry("/etc/nsswitch.conf", data=b"hosts: files dns\n", mode=0o644),
@@ -93,6 +97,29 @@ def _map_programs() -> list[Entry]:
     entries = with_libraries(*(Path(path) for path, _ in places))
     capable = dict(places)
     return [Entry(one.path, source=one.source, capability=capable.get(one.path)) for one in entries]
+
+
+def python() -> Image:
+    """This very Python, for functions."""
+    standard = Path(sysconfig.get_path("stdlib"))
+    left_out = {"__pycache__", "test", "site-packages", "dist-packages", "idlelib", "ensurepip", "tkinter", "lib2to3"}
+    files = [
+        path
+        for path in sorted(standard.rglob("*"))
+        if path.is_file() and not left_out.intersection(path.relative_to(standard).parts)
+    ]
+    interpreter = Path(sys.executable).resolve()
+    loaded = with_libraries(interpreter, *(path for path in files if path.suffix == ".so"))
+    return Image(
+        "python",
+        [
+            *busybox_system(),
+            *(Entry(str(path), source=path.resolve(), mode=0o644) for path in files if path.suffix != ".so"),
+            *loaded,
+            Entry("/bin/python", link=str(interpreter)),
+        ],
+        {"Cmd": ["python"], "Env": [_PATH]},
+    )
 
 
 def write_all(programs: Path, folder: Path) -> list[Path]:

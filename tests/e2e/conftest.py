@@ -1,10 +1,13 @@
 """One real node for the whole suite, and on it a namespace for each test as `k8s/` ships it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from node.node import Node, missing
+
+from tests.e2e.installation import Installation, Installations
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +18,19 @@ def node() -> Iterator[Node]:
         absent(f"needs a real node: {why}")
     with Node() as node:
         yield node
+
+
+@pytest.fixture
+async def installations(node: Node, tmp_path: Path) -> AsyncIterator[Installations]:
+    """Installs the service; it does not outlive its test."""
+    installations = Installations(node, tmp_path)
+    try:
+        yield installations
+    finally:
+        await installations.close()
+
+
+@pytest.fixture
+async def buildkit(installations: Installations) -> Installation:
+    """The service with BuildKit, as most tests want it."""
+    return await installations.make("buildkit")

@@ -30,7 +30,8 @@ SCRIPT = r"""set -eu
 buildctl-daemonless.sh build --metadata-file /tmp/metadata.json "$$@" &
 trap 'kill $$!; exit 143' TERM
 wait $$!
-sed -n 's/^ *"containerimage\.digest": *"\([^"]*\)".*/\1/p' /tmp/metadata.json > /dev/termination-log"""
+digest=$$(sed -n 's/^ *"containerimage\.digest": *"\([^"]*\)".*/\1/p' /tmp/metadata.json)
+printf %s "$$digest" > /dev/termination-log"""
 
 BUILDKIT_POD: dict[str, Any] = {
     "restartPolicy": "Never",
