@@ -161,3 +161,11 @@ class BrokerFull(BrokerError):
 
 class NotRouted(BrokerError):
     """The broker took the message and found no queue for it, so nobody has it."""
+
+
+def named(error: Exception | None) -> str:
+    """The class of an error, and its status where an answer gave it one: ``Denied 403``. Nothing of no error."""
+    if error is None:
+        return ""
+    status = getattr(error, "status", None)
+    return type(error).__name__ if status is None else f"{type(error).__name__} {status}"

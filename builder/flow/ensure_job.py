@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal, assert_never
 
-from builder.errors import AlreadyExists, Conflict, QuotaExceeded
+from builder.errors import AlreadyExists, ClusterError, Conflict, QuotaExceeded, named
 from builder.failpoints import Failpoint, reach
 from builder.flow.items import Done
 from builder.flow.ports import Cluster
@@ -27,13 +27,14 @@ class Blocked:
     """Another Job holds the name for now: a build that runs, or one that is being deleted.
 
     ``bound`` is in seconds: how long that can last at the most, by the Job's own deadline. ``uid`` is of what is waited
-    for: another one begins another time.
+    for: another one begins another time. ``error`` is the kind of refusal that told us.
     """
 
     uid: str
     deleting: bool
     bound: float
     message: str
+    error: str = ""
 
 
 async def ensure_job(
@@ -58,8 +59,8 @@ async def ensure_job(
     job = wanted.job
     name: str = job["metadata"]["name"]
     for _ in range(ROUNDS):
-        created, existing = await _create_or_look(cluster, job, no_room)
-        if created:
+        refusal, existing = await _create_or_look(cluster, job, no_room)
+        if refusal is None:
             return Done(Outcome.CREATED, image=job["metadata"]["annotations"][labels.IMAGE])
         no_room = None
         decision = decide(existing, wanted, on_active_build)
@@ -67,30 +68,32 @@ async def ensure_job(
         if existing is None:
             continue
         if decision in _REPLACING and await is_unsettled(existing):
-            return _blocked(name, existing, deleting=False, verb="waits for its own event to find it")
+            return _blocked(name, existing, refusal, deleting=False, verb="waits for its own event to find it")
         if decision in _REPLACING:
             job = successor(job, existing)
             on_replace(note_of(job))
-        step = await _act(cluster, name, existing, decision)
+        step = await _act(cluster, name, existing, decision, refusal)
         if step is not None:
             return step
-    return Blocked("", deleting=True, bound=60.0, message=f"Job {name} comes and goes")
+    return Blocked("", deleting=True, bound=60.0, message=f"Job {name} comes and goes", error=named(refusal))
 
 
-async def _create_or_look(cluster: Cluster, job: Manifest, no_room: str | None) -> tuple[bool, Manifest | None]:
-    """True if the Job was created; else what has its name, or None if that is gone by now."""
+async def _create_or_look(
+    cluster: Cluster, job: Manifest, no_room: str | None
+) -> tuple[ClusterError | None, Manifest | None]:
+    """Nothing if the Job was created; else why not, and what has its name, or None if that is gone by now."""
     name = job["metadata"]["name"]
     try:
         await _create(cluster, job, no_room)
-    except AlreadyExists:
-        return False, await cluster.get(name)
-    except QuotaExceeded:
+    except AlreadyExists as exc:
+        return exc, await cluster.get(name)
+    except QuotaExceeded as exc:
         # Kubernetes looks at the quota before the name: our Job may be there, or a finished one that makes room.
         existing = await cluster.get(name)
         if existing is None:
             raise
-        return False, existing
-    return True, None
+        return exc, existing
+    return None, None
 
 
 async def _create(cluster: Cluster, job: Manifest, no_room: str | None) -> None:
@@ -101,7 +104,9 @@ async def _create(cluster: Cluster, job: Manifest, no_room: str | None) -> None:
     reach(Failpoint.AFTER_CREATE)
 
 
-async def _act(cluster: Cluster, name: str, existing: Manifest, decision: Decision) -> Done | Blocked | None:
+async def _act(
+    cluster: Cluster, name: str, existing: Manifest, decision: Decision, refusal: ClusterError
+) -> Done | Blocked | None:
     """Carry a decision out; None means: try to create again."""
     match decision:
         case Decision.CREATE:
@@ -111,12 +116,12 @@ async def _act(cluster: Cluster, name: str, existing: Manifest, decision: Decisi
         case Decision.SUPERSEDED:
             return Done(Outcome.SUPERSEDED)
         case Decision.NAME_TAKEN:
-            message = f"Job {name} exists and is not this third party's build; it was not touched"
-            return Done(Outcome.FAILED, Failure(FailureReason.NAME_TAKEN, message))
+            message = f"Job {name} exists and is not this third party's build; it was not touched: {refusal}"
+            return Done(Outcome.FAILED, Failure(FailureReason.NAME_TAKEN, message, named(refusal)))
         case Decision.WAIT_FOR_BUILD:
-            return _blocked(name, existing, deleting=False)
+            return _blocked(name, existing, refusal, deleting=False)
         case Decision.WAIT_FOR_DELETION:
-            return _blocked(name, existing, deleting=True)
+            return _blocked(name, existing, refusal, deleting=True)
         case Decision.REPLACE_FINISHED:
             await _delete(cluster, name, existing, foreground=False)
             return None
@@ -124,7 +129,7 @@ async def _act(cluster: Cluster, name: str, existing: Manifest, decision: Decisi
             # In the foreground the old Job keeps its name until its Pod is gone: two builders of one target can never
             # run at the same moment, and the old one cannot push over the new image.
             await _delete(cluster, name, existing, foreground=True)
-            return _blocked(name, existing, deleting=True)
+            return _blocked(name, existing, refusal, deleting=True)
     assert_never(decision)
 
 
@@ -136,11 +141,13 @@ async def _delete(cluster: Cluster, name: str, existing: Manifest, *, foreground
         return  # somebody was faster: the next round reads what is there now
 
 
-def _blocked(name: str, existing: Manifest, *, deleting: bool, verb: str | None = None) -> Blocked:
+def _blocked(
+    name: str, existing: Manifest, refusal: ClusterError, *, deleting: bool, verb: str | None = None
+) -> Blocked:
     uid: str = existing["metadata"]["uid"]
     bound = existing["spec"].get("activeDeadlineSeconds", 3600) + 60.0
     doing = "is being deleted" if deleting else "is still building"
     if is_suspended(existing) and not deleting:
         # As long as its queue likes: its deadline begins when it starts, and so does our patience.
         uid, bound, doing = f"{uid} suspended", math.inf, "is suspended"
-    return Blocked(uid, deleting, bound, f"Job {name} {doing if verb is None else verb}")
+    return Blocked(uid, deleting, bound, f"Job {name} {doing if verb is None else verb}", named(refusal))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
-from builder.errors import Draining, EventRejected, HttpOff, NotSettled, Problem, QueueFull, StorageError
+from builder.errors import Draining, EventRejected, HttpOff, NotSettled, Problem, QueueFull, StorageError, named
 from builder.events.attributes import trace_id
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
@@ -164,7 +164,7 @@ class Intake:
         error = EventRejected(rejected.problems, rejected.status)
         if reason is None:
             reason = _REJECT_REASONS.get(rejected.status, RejectReason.INVALID)
-        await self._park(rejected, str(error), reason, self._journal if custodian is None else custodian)
+        await self._park(rejected, str(error), reason, self._journal if custodian is None else custodian, named(error))
         return error
 
     async def bury(self, item: Event | Rejected, words: str, marks: Mapping[str, str]) -> None:
@@ -188,7 +188,9 @@ class Intake:
             msg = "shutting down"
             raise Draining(msg, retry_after=1.0)
 
-    async def _park(self, rejected: Rejected, message: str, reason: RejectReason, custodian: Custodian) -> None:
+    async def _park(
+        self, rejected: Rejected, message: str, reason: RejectReason, custodian: Custodian, error: str = ""
+    ) -> None:
         now = self._now()
         await custodian.park(
             DeadLetter(
@@ -200,6 +202,7 @@ class Intake:
                 first_at=now,
                 last_at=now,
                 problems=rejected.problems,
+                error=error,
                 third_party_id=None if rejected.data is None else legible(rejected.data).third_party_id,
             )
         )

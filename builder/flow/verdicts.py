@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from builder.errors import ClusterError, Denied, EventRejected, QuotaExceeded
+from builder.errors import ClusterError, Denied, EventRejected, QuotaExceeded, named
 from builder.flow.ensure_job import Blocked
 from builder.flow.items import Again, Done, Patience, Wait
 from builder.models import Failure, FailureReason, Outcome
@@ -49,7 +49,8 @@ class Verdicts:
         ``crowd`` is how many items wait: the more there are, the more rarely each of them looks.
         """
         if not patience.wait_for(blocked.uid, now, blocked.bound):
-            return failed(FailureReason.ACTIVE_BUILD, f"{blocked.message}, longer than its own deadline allows")
+            message = f"{blocked.message}, longer than its own deadline allows"
+            return Done(Outcome.FAILED, Failure(FailureReason.ACTIVE_BUILD, message, blocked.error))
         wait = Wait.DELETION if blocked.deleting else Wait.ACTIVE_BUILD
         looking = Backoff(self.policy.retry_delay, min(self.policy.max_retry_delay, LONGEST_PAUSE))
         delay = looking.delay(patience.waits, self.draw, floor=crowd / LOOKS_PER_SECOND)
@@ -69,9 +70,7 @@ class Verdicts:
 
 def failed(reason: FailureReason, message: str, error: Exception | None = None) -> Done:
     """The end as a dead letter. ``error`` is what it ended of, where that was one."""
-    status = getattr(error, "status", None)
-    words = [] if error is None else [type(error).__name__, *([] if status is None else [str(status)])]
-    return Done(Outcome.FAILED, Failure(reason, message, " ".join(words)))
+    return Done(Outcome.FAILED, Failure(reason, message, named(error)))
 
 
 def no_longer_valid(error: EventRejected) -> Done:

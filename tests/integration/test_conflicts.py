@@ -414,12 +414,13 @@ async def test_a_strangers_job_is_never_touched(site: Site, policy: str) -> None
         result = await replica.build(at(1))
         (letter,) = await replica.letters()
 
-    message = f"Job {NAME} exists and is not this third party's build; it was not touched"
+    said = f'jobs.batch "{NAME}" already exists'
+    message = f"Job {NAME} exists and is not this third party's build; it was not touched: {said}"
     assert (result["status"], result["reason"], result["message"]) == ("failed", "name_taken", message)
     assert version(await site.job()) == version(stranger)
     assert len(await site.kubelet.pods(uid(stranger))) == 1
     assert (letter.reason, letter.message) == (FailureReason.NAME_TAKEN, message)
-    assert letter.attributes["id"] == "e-1"
+    assert (letter.error, letter.attributes["id"]) == ("AlreadyExists 409", "e-1")
 
 
 @pytest.mark.parametrize("policy", ["wait", "replace"])

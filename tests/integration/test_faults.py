@@ -297,7 +297,7 @@ async def test_what_becomes_of_an_event(scene: Scene, row: Row) -> None:
                 await scene.proxy.listen()
             result = await replica.ended(EVENT.id)
             stats = replica.parts.overview.stats()
-            letters = [(letter.reason.value, letter.message) for letter in await replica.letters()]
+            letters = [(one.reason.value, one.message, one.error != "") for one in await replica.letters()]
             if scene.full:
                 await room_for(scene.namespace, jobs=10)
             jobs = await witness.made() if not scene.goes else Counter()
@@ -307,7 +307,7 @@ async def test_what_becomes_of_an_event(scene: Scene, row: Row) -> None:
     well = row.ends in {"created", "adopted", "superseded"}
     ending = (row.ends, None) if well else ("failed", row.ends)
     assert (result["status"], result["reason"], result["attempts"], " ".join(calls)) == (*ending, row.tries, row.calls)
-    assert letters == ([] if well else [(row.ends, result["message"])])
+    assert letters == ([] if well else [(row.ends, result["message"], True)])
     assert row.words in str(result["message"])
     assert jobs[EVENT.id] == (row.ends in {"created", "adopted"})
     assert scene.goes or after == before

@@ -6,11 +6,11 @@ is replayed is acked after the broker has confirmed its copy, so a command that 
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
@@ -25,6 +25,8 @@ from builder.flow.ports import LetterFilter
 from builder.rabbitmq_settings import Rabbitmq
 
 _PERSISTENT = 2
+_PUT_BACK = 5.0
+"""Seconds that the broker may take to put back what was looked at; it does so after it has let us go."""
 
 
 class DeadLetterQueue:
@@ -38,13 +40,18 @@ class DeadLetterQueue:
         self._queue = settings.queues.dead_letters.name
         self._connection = connection
         self._publishing: Channel | None = None
+        self._looking: AbstractChannel | None = None
+        self._there = 0
+        self._seen: list[AbstractIncomingMessage] = []
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Rabbitmq) -> AsyncIterator["DeadLetterQueue"]:
         """Connected."""
         async with connected(settings, "dead-letters") as connection:
-            yield cls(settings, connection)
+            letters = cls(settings, connection)
+            yield letters
+            await letters._give_back()
 
     async def find(self, query: Mapping[str, str]) -> dict[str, Any]:
         """All of them, the newest first, as one page."""
@@ -120,21 +127,42 @@ class DeadLetterQueue:
         Their number is taken at the start: what comes back while we replay is not replayed for ever.
         """
         with plain_words():
-            channel = await self._connection.channel()
+            self._looking = await self._connection.channel()
             try:
-                queue = await channel.declare_queue(self._queue, passive=True)
+                queue = await self._looking.declare_queue(self._queue, passive=True)
             except ChannelNotFoundEntity as exc:
                 msg = f"the broker has no queue {self._queue} (topology declare makes it)"
                 raise BrokerError(msg) from exc
-            for _ in range(queue.declaration_result.message_count or 0):
+            self._there, self._seen = queue.declaration_result.message_count or 0, []
+            for _ in range(self._there):
                 message = await queue.get(fail=False)
                 if message is None:
                     break
+                self._seen.append(message)
                 yield BrokerLetter(message.body, message.content_type, message.message_id, message.headers), message
+        await self._give_back()
+
+    async def _give_back(self) -> None:
+        """Return when what was only looked at is in its place again, where the next command must find it."""
+        looked, self._looking = self._looking, None
+        if looked is None:
+            return
+        wanted = self._there - sum(message.processed for message in self._seen)
+        with suppress(BrokerError), plain_words():
+            await looked.close()
+            channel = await self._connection.channel()
+            async with asyncio.timeout(_PUT_BACK):
+                while (await _ready(channel, self._queue)) < wanted:  # noqa: ASYNC110 -- AMQP can only be asked
+                    await asyncio.sleep(0.02)
             await channel.close()
 
     def _unknown(self, letter_id: str) -> StartError:
         return StartError(f"there is no dead letter {letter_id} in {self._queue} (any more)")
+
+
+async def _ready(channel: AbstractChannel, queue: str) -> int:
+    """How many messages wait there."""
+    return (await channel.declare_queue(queue, passive=True)).declaration_result.message_count or 0
 
 
 def _before(wanted: LetterFilter, until: datetime) -> LetterFilter:

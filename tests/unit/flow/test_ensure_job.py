@@ -21,6 +21,7 @@ IMAGE = build_job(building.request(event_id="e-2"), building.settings())["metada
     "build.notifi.network/image"
 ]
 TAKEN = AlreadyExists("exists", status=409)
+BY_NAME = "AlreadyExists 409"
 FULL = QuotaExceeded("exceeded quota", status=403)
 CREATE, GET = ("create", NAME), ("get", NAME)
 
@@ -69,35 +70,35 @@ STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, li
         "an active one is waited for",
         [TAKEN, existing()],
         "wait",
-        Blocked("u-1", deleting=False, bound=1860.0, message=f"Job {NAME} is still building"),
+        Blocked("u-1", deleting=False, bound=1860.0, message=f"Job {NAME} is still building", error=BY_NAME),
         [CREATE, GET],
     ),
     (
         "one that its queue has not let start is waited for without end: its deadline has not begun",
         [TAKEN, SUSPENDED],
         "wait",
-        Blocked("u-1 suspended", deleting=False, bound=math.inf, message=f"Job {NAME} is suspended"),
+        Blocked("u-1 suspended", deleting=False, bound=math.inf, message=f"Job {NAME} is suspended", error=BY_NAME),
         [CREATE, GET],
     ),
     (
         "one that its queue has not let start gives way like any other",
         [TAKEN, SUSPENDED, None],
         "replace",
-        Blocked("u-1", deleting=True, bound=1860.0, message=f"Job {NAME} is being deleted"),
+        Blocked("u-1", deleting=True, bound=1860.0, message=f"Job {NAME} is being deleted", error=BY_NAME),
         [CREATE, GET, ("delete", NAME, "u-1", "foreground")],
     ),
     (
         "an active one gives way: its name stays taken until its Pod is gone",
         [TAKEN, existing(), None],
         "replace",
-        Blocked("u-1", deleting=True, bound=1860.0, message=f"Job {NAME} is being deleted"),
+        Blocked("u-1", deleting=True, bound=1860.0, message=f"Job {NAME} is being deleted", error=BY_NAME),
         [CREATE, GET, ("delete", NAME, "u-1", "foreground")],
     ),
     (
         "one that is being deleted is waited for",
         [TAKEN, DELETING],
         "replace",
-        Blocked("u-1", deleting=True, bound=1860.0, message=f"Job {NAME} is being deleted"),
+        Blocked("u-1", deleting=True, bound=1860.0, message=f"Job {NAME} is being deleted", error=BY_NAME),
         [CREATE, GET],
     ),
     (
@@ -107,7 +108,9 @@ STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, li
         Done(
             Outcome.FAILED,
             Failure(
-                FailureReason.NAME_TAKEN, f"Job {NAME} exists and is not this third party's build; it was not touched"
+                FailureReason.NAME_TAKEN,
+                f"Job {NAME} exists and is not this third party's build; it was not touched: {TAKEN}",
+                BY_NAME,
             ),
         ),
         [CREATE, GET],
@@ -116,7 +119,7 @@ STEPS: list[tuple[str, list[Any], Literal["wait", "replace"], Done | Blocked, li
         "a name that comes and goes for ever holds no worker for ever",
         [TAKEN, None] * 4,
         "wait",
-        Blocked("", deleting=True, bound=60.0, message=f"Job {NAME} comes and goes"),
+        Blocked("", deleting=True, bound=60.0, message=f"Job {NAME} comes and goes", error=BY_NAME),
         [CREATE, GET] * 4,
     ),
 ]
@@ -187,7 +190,7 @@ async def test_a_job_whose_event_is_still_held_is_not_replaced() -> None:
     wanted = Wanted(build_job(request, building.settings()), request.source)
     step = await ensure_job(cluster, wanted, "wait", lambda _: None, held, ignored)
     assert step == Blocked(
-        "u-1", deleting=False, bound=1860.0, message=f"Job {NAME} waits for its own event to find it"
+        "u-1", deleting=False, bound=1860.0, message=f"Job {NAME} waits for its own event to find it", error=BY_NAME
     )
     assert cluster.calls == [CREATE, GET]
 

@@ -77,14 +77,16 @@ def test_a_running_build_is_waited_for_until_its_own_deadline() -> None:
     """Its deadline plus a minute from when we first saw it; another build under the name starts anew."""
     patience = Patience()
     first = Blocked("u-1", deleting=False, bound=60.0, message="Job x is still building")
-    second = Blocked("u-2", deleting=True, bound=60.0, message="Job x is being deleted")
+    second = Blocked("u-2", deleting=True, bound=60.0, message="Job x is being deleted", error="AlreadyExists 409")
     assert VERDICTS.after_block(first, patience, 0.0, crowd=0) == Again(
         Wait.ACTIVE_BUILD, 0.05, "Job x is still building"
     )
     assert VERDICTS.after_block(second, patience, 59.0, crowd=0) == Again(Wait.DELETION, 0.1, "Job x is being deleted")
     assert VERDICTS.after_block(second, patience, 118.0, crowd=0) == Again(Wait.DELETION, 0.2, "Job x is being deleted")
     assert VERDICTS.after_block(second, patience, 119.0, crowd=0) == dead(
-        FailureReason.ACTIVE_BUILD, "Job x is being deleted, longer than its own deadline allows"
+        FailureReason.ACTIVE_BUILD,
+        "Job x is being deleted, longer than its own deadline allows",
+        "AlreadyExists 409",
     )
 
 

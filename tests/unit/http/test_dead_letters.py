@@ -177,7 +177,7 @@ async def test_letter_of_a_rejected_event(door: Door) -> None:
     """Why, and of which event; its data only where that is asked for."""
     response = await door.deliver(binary(numbered(1, WRONG)))
     letter = await door.get(f"{LETTERS}/1")
-    assert (letter["reason"], letter["error"], letter["attempts"]) == ("invalid", None, 0)
+    assert (letter["reason"], letter["error"], letter["attempts"]) == ("invalid", "EventRejected 400", 0)
     assert (letter["message"], letter["errors"]) == (problem_of(response)["detail"], problem_of(response)["errors"])
     assert (letter["event"]["id"], letter["third_party_id"]) == ("e-1", numbered(1)["data"]["third_party_id"])
     assert "data" not in letter

@@ -502,7 +502,7 @@ async def test_one_answer_lists_everything(door: Door) -> None:
     assert letter == {
         "id": 1,
         "reason": "invalid",
-        "error": None,
+        "error": "EventRejected 400",
         "message": detail,
         "errors": errors,
         "event": {
