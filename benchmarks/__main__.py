@@ -1,4 +1,4 @@
-"""``scripts/bench [accept|jobs|memory|journal|amqp|growth|publish ...] [--rounds N] [--write]``."""
+"""``scripts/bench [accept|jobs|memory|journal|amqp|growth|publish|traces ...] [--rounds N] [--write]``."""
 
 import argparse
 import dataclasses
@@ -10,13 +10,13 @@ from pathlib import Path
 from child_programs import ProgramError
 from control_plane import BUILD_SCRIPT, ControlPlane, ControlPlaneError, Missing, find_binaries
 
-from benchmarks import accept, amqp, growth, jobs, journal, memory, publish, table
+from benchmarks import accept, amqp, growth, jobs, journal, memory, publish, table, traces
 from benchmarks.children import ChildError
 from benchmarks.load import LoadError
 
 README = Path(__file__).with_name("README.md")
-PARTS = ("accept", "jobs", "memory", "journal", "amqp", "growth", "publish")
-ROUNDS = {"accept": 15, "jobs": 4, "memory": 3, "journal": 3, "amqp": 4, "growth": 3, "publish": 5}
+PARTS = ("accept", "jobs", "memory", "journal", "amqp", "growth", "publish", "traces")
+ROUNDS = {"accept": 15, "jobs": 4, "memory": 3, "journal": 3, "amqp": 4, "growth": 3, "publish": 5, "traces": 5}
 
 
 def main() -> int:
@@ -77,6 +77,9 @@ def _measure(parts: Sequence[str], rounds: int | None) -> list[table.Row]:
     if "publish" in parts:
         _say("publish", times)
         rows += publish.rows(times["publish"])
+    if "traces" in parts:
+        _say("traces", times)
+        rows += traces.rows(times["traces"])
     return rows
 
 
