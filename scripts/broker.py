@@ -31,6 +31,8 @@ SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 SETUP_SCRIPT = Path(__file__).with_name("setup-broker")
 PORT_ATTEMPTS = 5
 POLL_INTERVAL = 0.02
+AWAY = 3.0
+"""Seconds until a node that was killed by hand is noticed and started again: its clients are to notice too."""
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 ACCOUNT = "guest:guest"
 
@@ -133,6 +135,12 @@ class Broker:
             raise ProgramError(message)
         return json.loads(raw) if raw else None
 
+    @property
+    def pid(self) -> int:
+        """Of the node's process."""
+        assert self._server is not None  # noqa: S101 -- a caller's mistake
+        return self._server.pid
+
     def ctl(self, *args: str) -> str:
         """Run rabbitmqctl (a second or two) and return what it prints."""
         command = [str(SERVER.with_name("rabbitmqctl")), *args]
@@ -191,6 +199,11 @@ class Broker:
             server.kill()
             raise
         self._server = server
+
+    def revive(self) -> None:
+        """After somebody else has killed it: start it again, with its data."""
+        self._end()
+        self.start()
 
     def _on_free_ports(self) -> None:
         for attempt in range(PORT_ATTEMPTS):
@@ -298,7 +311,10 @@ def _make_certificates(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """For a person: start it, say how to use it, stay until Ctrl-C or SIGTERM. `--print`: only where the program is."""
+    """For a person: start it, say how to use it, stay until Ctrl-C or SIGTERM. `--print`: only where the program is.
+
+    When its node is killed it comes back after a while, as under systemd or Kubernetes.
+    """
     if arguments == ["--print"]:
         print(SERVER)
         return 0
@@ -311,10 +327,15 @@ def main(arguments: list[str]) -> int:
         with Broker() as broker:
             print(f"export BUILDER_RABBITMQ__URL={broker.url}")
             print(f"export BUILDER_RABBITMQ__MANAGEMENT_URL={broker.management_url}")
+            print(f"kill -9 {broker.pid} ends it hard, and it comes back with its data.")
             print("Ctrl-C ends it and removes everything.", flush=True)
             while True:
-                broker.check_alive()
-                time.sleep(0.5)
+                time.sleep(AWAY)
+                try:
+                    broker.check_alive()
+                except ProgramError:
+                    broker.revive()
+                    print(f"It was killed, and is back as process {broker.pid}.", flush=True)
     except KeyboardInterrupt:
         return 0
     except ProgramError as error:

@@ -38,6 +38,11 @@ class Program:
         self._log = log
         self._process = spawner.submit(_spawn, command, log, environ).result()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def check_alive(self) -> None:
         """Raise when it has ended, with the end of its log."""
         if (code := self._process.poll()) is not None:
