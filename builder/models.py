@@ -204,7 +204,8 @@ class DeadLetter:
 
     ``attributes`` are the CloudEvents attributes as far as they could be read. ``body`` is in ``content_type``: the
     event's data, or the whole message where the attributes stand in it; empty where it was too large to keep.
-    ``id`` is the journal's own. One with a ``replayed_at`` was sent again and is kept for those who look back.
+    ``id`` is the journal's own. One with a ``replayed_at`` was sent again, by a replay, or by the sender and with
+    success, and is kept for those who look back.
     """
 
     reason: FailureReason | RejectReason
@@ -228,11 +229,16 @@ class DeadLetter:
         what is wrong with it.
         """
         if identity is not None:
-            return b"e" + identity
+            return self.key_of(identity)
         digest = hashlib.blake2b(self.body, digest_size=16)
         for name, value in sorted(self.attributes.items()):
             digest.update(f"\0{name}\0{value}".encode())
         return b"r" + digest.digest()
+
+    @staticmethod
+    def key_of(identity: bytes) -> bytes:
+        """The key of an accepted event's letter."""
+        return b"e" + identity
 
     @classmethod
     def of_failure(cls, event: Event, result: Result, failure: Failure) -> "DeadLetter":

@@ -58,12 +58,13 @@ class MemoryJournal:
             end = self._running[identity] = asyncio.get_running_loop().create_future()
         return end
 
-    def remember(self, event: Event, _result: Result) -> None:
+    def remember(self, event: Event, result: Result) -> None:
         """See ``Journal``."""
-        self._remember(event.identity)
+        self._remember(event.identity, result)
 
-    def _remember(self, identity: bytes) -> None:
+    def _remember(self, identity: bytes, result: Result) -> None:
         now = self._clock()
+        self._box.mark_resolved(identity, result.finished_at)
         self._seen.pop(identity, None)
         self._seen[identity] = now + self._idempotency.ttl
         self._forget_old(now)
@@ -124,7 +125,7 @@ class MemoryJournal:
             letter = DeadLetter.of_failure(event, result, result.failure)
             self._box.keep(letter, letter.key(identity), self._clock())
         if result.outcome is not Outcome.FAILED:
-            self._remember(identity)
+            self._remember(identity, result)
         end = self._running.pop(identity)
         if end is not None and not end.done():
             end.set_result(result)
@@ -194,6 +195,12 @@ class _Letters:
             return False
         self.kept[letter_id] = kept._replace(letter=dataclasses.replace(kept.letter, replayed_at=now))
         return True
+
+    def mark_resolved(self, identity: bytes, now: datetime) -> None:
+        """Its event came again, be it without a replay, and has ended well."""
+        letter_id = self._ids.get(DeadLetter.key_of(identity))
+        if letter_id is not None:
+            self.mark_replayed(letter_id, now)
 
     def remove(self, letter_id: int) -> bool:
         """False if there is none."""

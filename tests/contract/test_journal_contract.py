@@ -205,6 +205,24 @@ async def test_a_replay_that_fails_again_can_be_replayed_again(under: Under) -> 
     assert await under.journal.readmit(again.id or 0, entry("e-1")) is not None
 
 
+@pytest.mark.parametrize("by", ["its sender", "another road"])
+async def test_a_letter_whose_event_came_again_and_ended_well_is_marked(under: Under, by: str) -> None:
+    """Who looks for what is still to be done must not find it; and if it fails once more, must."""
+    await fail(under.journal, "e-1")
+    await fail(under.journal, "e-2")
+    under.clock.time += 3601
+    one = entry("e-1")
+    if by == "its sender":
+        await taken(await under.journal.admit(one)).settle(result(one.event))
+    else:
+        under.journal.remember(one.event, result(one.event))
+    assert await ids(under.journal, replayed=True) == ["e-1"]
+    assert await ids(under.journal, replayed=False) == ["e-2"]
+    under.clock.time += 3601
+    await fail(under.journal, "e-1")
+    assert await ids(under.journal, replayed=False) == ["e-2", "e-1"]
+
+
 async def test_a_letter_of_a_new_event_under_an_old_identity_has_the_new_bytes(under: Under) -> None:
     """Who replays it gets what failed last."""
     await fail(under.journal, "e-1", version="old")

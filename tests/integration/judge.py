@@ -72,7 +72,10 @@ class Account:
         """Every accepted event has one end, and each that failed or was rejected its one letter."""
         ends = {"created", "adopted", "superseded", "failed"}
         assert {name: self.results[name] for name in self.accepted if self.results[name]["status"] not in ends} == {}
-        assert self.letters == Counter([*self.ended_as("failed"), *self.rejected])
+        letters = Counter([*self.ended_as("failed"), *self.rejected])
+        missing, too_many = letters - self.letters, self.letters - letters
+        told = {name: self.results.get(name) for name in too_many}
+        assert (missing, too_many) == (Counter(), Counter()), f"letters that are missing: {missing}, too many: {told}"
 
 
 @dataclass

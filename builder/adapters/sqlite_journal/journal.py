@@ -89,6 +89,7 @@ class SqliteJournal:
         def keep(connection: sqlite3.Connection) -> None:
             events.remember(event.identity, now + self._settings.idempotency.ttl, connection)
             events.keep_result(result, now + self._settings.results.ttl, connection)
+            letters.mark_resolved(event.identity, now, connection)
 
         self._writer.submit(keep).add_done_callback(_ignore)
 
@@ -168,7 +169,9 @@ class SqliteJournal:
         def finish(connection: sqlite3.Connection) -> None:
             events.finish(seq, event.identity, now + self._settings.idempotency.ttl, connection)
             events.keep_result(result, now + self._settings.results.ttl, connection)
-            if letter is not None:
+            if letter is None:
+                letters.mark_resolved(event.identity, now, connection)
+            else:
                 letters.keep(letter, letter.key(event.identity), self._settings.dead_letters, connection)
 
         await self._do(finish)

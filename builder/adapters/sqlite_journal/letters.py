@@ -78,6 +78,12 @@ def mark_replayed(letter_id: int, now: float, connection: sqlite3.Connection) ->
     return connection.execute(mark, (now, letter_id)).rowcount == 1
 
 
+def mark_resolved(identity: bytes, now: float, connection: sqlite3.Connection) -> None:
+    """Its event came again, be it without a replay, and has ended well."""
+    mark = "UPDATE dead_letters SET replayed_at = ? WHERE identity = ? AND replayed_at IS NULL"
+    connection.execute(mark, (now, DeadLetter.key_of(identity)))
+
+
 def expire(before: float, limit: int, connection: sqlite3.Connection) -> int:
     """Remove at most ``limit`` letters whose last failure was before; how many."""
     old = "SELECT id FROM dead_letters WHERE last_at < ? ORDER BY last_at LIMIT ?"
