@@ -84,14 +84,20 @@ class ScriptedCluster:
 class Flow:
     """Intake, queue and workers over one cluster, on the virtual time of the test's loop."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        tracing: Tracing | None = None,
+        draw: Callable[[], float] = lambda: 0.5,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.stats = Stats()
         self.journal = MemoryJournal(settings.idempotency, settings.dead_letters, loop.time)
         self.queue = BuildQueue(settings.async_job_creator.max_queue_size)
         self.results = Results(settings.results.ttl, settings.results.max_entries, loop.time)
-        self.outage = Outage(cluster, draw=lambda: 0.5)
+        self.outage = Outage(cluster, draw=draw)
         self.pool = WorkerPool(
             settings,
             cluster,
@@ -102,7 +108,7 @@ class Flow:
             self.stats,
             loop.time,
             _clock(),
-            draw=lambda: 0.5,
+            draw=draw,
             tracing=tracing,
         )
         self.intake = Intake(

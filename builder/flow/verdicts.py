@@ -11,7 +11,7 @@ from builder.retry import Backoff
 from builder.settings import AsyncJobCreator
 
 LOOKS_PER_SECOND = 20.0
-"""How often all waiting items together look whether the builds that they wait for have ended."""
+"""How often, on average, all waiting items together look whether the builds that they wait for have ended."""
 
 LONGEST_PAUSE = 5.0
 """Seconds between two looks of one item, while few wait."""
@@ -46,14 +46,16 @@ class Verdicts:
     def after_block(self, blocked: Blocked, patience: Patience, now: float, crowd: int) -> Done | Again:
         """Another Job holds the name: look again later, until the bound of that Job has passed.
 
-        ``crowd`` is how many items wait: the more there are, the more rarely each of them looks.
+        ``crowd`` is how many items wait: the more there are, the more rarely each of them looks. The looks are
+        spread, for all may have come in one moment.
         """
         if not patience.wait_for(blocked.uid, now, blocked.bound):
             message = f"{blocked.message}, longer than its own deadline allows"
             return Done(Outcome.FAILED, Failure(FailureReason.ACTIVE_BUILD, message, blocked.error))
         wait = Wait.DELETION if blocked.deleting else Wait.ACTIVE_BUILD
         looking = Backoff(self.policy.retry_delay, min(self.policy.max_retry_delay, LONGEST_PAUSE))
-        delay = looking.delay(patience.waits, self.draw, floor=crowd / LOOKS_PER_SECOND)
+        floor = crowd / LOOKS_PER_SECOND * (0.5 + self.draw())
+        delay = looking.delay(patience.waits, self.draw, floor)
         patience.waits += 1
         return Again(wait, delay, blocked.message)
 

@@ -20,7 +20,7 @@ from tests.integration.judge import Judge, judge, no_orphans
 from tests.integration.namespace import Namespace
 from tests.integration.service import Services
 
-MINUTES = float(os.environ.get("KNATIVE_LAMBDA_BUILDER_TEST_MINUTES", "0.5"))
+MINUTES = float(os.environ.get("KNATIVE_LAMBDA_BUILDER_TEST_MINUTES", "0.67"))
 STRANGER = "kaniko-job-acme-parser0"
 
 pytestmark = [
