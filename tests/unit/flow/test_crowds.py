@@ -17,7 +17,7 @@ from tests.flow_parts import Flow
 
 pytestmark = pytest.mark.looptime
 
-CROWD = 5000
+CROWD = 2000
 LATER = building.NOON + timedelta(seconds=1)
 
 
@@ -33,7 +33,7 @@ class Watched(MemoryCluster):
         return await super().get(name)
 
 
-async def test_five_thousand_that_wait_for_builds(request: pytest.FixtureRequest) -> None:
+async def test_all_that_wait_for_builds(request: pytest.FixtureRequest) -> None:
     """They all come in one moment, and yet never look all in one moment."""
     cluster = Watched()
     request.addfinalizer(cluster.close)
@@ -45,6 +45,6 @@ async def test_five_thousand_that_wait_for_builds(request: pytest.FixtureRequest
             await asyncio.sleep(1)
         assert flow.pool.room.waiting[Wait.ACTIVE_BUILD] == CROWD
         cluster.reads.clear()
-        await asyncio.sleep(1000)
-    assert 0.7 < cluster.reads.total() / 1000 / LOOKS_PER_SECOND < 1.3
+        await asyncio.sleep(300)
+    assert 0.7 < cluster.reads.total() / 300 / LOOKS_PER_SECOND < 1.3
     assert max(cluster.reads.values()) < 5 * LOOKS_PER_SECOND
