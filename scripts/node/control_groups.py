@@ -61,6 +61,20 @@ def remove_orphans() -> None:
                 remove(name)
 
 
+def processes(name: str) -> dict[str, list[str]]:
+    """Uid of each Pod that has processes below this group → the names of these, but for its pause."""
+    found: dict[str, list[str]] = {}
+    for folder, _, _ in os.walk(_hierarchies()[0] / name):  # which passes over what goes meanwhile, unlike rglob
+        group = Path(folder)
+        pod = next((part.removeprefix("pod") for part in group.parts if part.startswith("pod")), None)
+        with contextlib.suppress(OSError):  # group or process have just gone
+            for pid in (group / "cgroup.procs").read_text().split():
+                command = Path("/proc", pid, "comm").read_text().strip()
+                if pod is not None and command != "pause":
+                    found.setdefault(pod, []).append(command)
+    return found
+
+
 def _remove_tree(group: Path) -> None:
     if not group.exists():
         return

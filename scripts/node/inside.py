@@ -4,14 +4,18 @@ It has its own view of a few folders in which Kubernetes' programs insist on wri
 dead, and ends when a program does.
 """
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from node.configuration import RUNC, SYSCTLS, Layout
 from node.places import ADDRESSES, BRIDGE, BUILDKITD, GATEWAY, NODE
 
+_POLL = 0.05
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -83,6 +87,8 @@ def start(layout: Layout) -> dict[int, str]:
     }
     running = {}
     for name, command in commands(layout).items():
+        if name == "kubelet":
+            _wait_for(layout.socket)  # without it, a kubelet ends at once
         with (layout.folder / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(
                 command, cwd=layout.folder, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -97,6 +103,15 @@ def bury_until_one_ends(running: dict[int, str]) -> str:
         pid, status = os.waitpid(-1, 0)
         if pid in running:
             return f"{running[pid]} ended with {os.waitstatus_to_exitcode(status)}"
+
+
+def _wait_for(path: Path) -> None:
+    """Until somebody listens there; whoever started us has the patience."""
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(path))
+            return
+        time.sleep(_POLL)
 
 
 def _run(*command: str) -> None:

@@ -27,7 +27,7 @@ _POLL = 0.02
 
 
 async def keep(layout: Layout) -> None:
-    """Until the lifeline is cut, or the node has ended by itself."""
+    """Until the lifeline is cut."""
     with (layout.folder / "inside.log").open("wb") as log:
         inside = await asyncio.create_subprocess_exec(
             *UNSHARE,
@@ -46,10 +46,8 @@ async def keep(layout: Layout) -> None:
     try:
         doors = await _open_doors(layout, inside.pid)
         (layout.folder / "inside.pid").write_text(str(inside.pid))
-        ends = {asyncio.ensure_future(cut.wait()), asyncio.ensure_future(inside.wait())}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in ends:
-            task.cancel()
+        # When the node ends by itself, its starter finds out, and wants to read the logs.
+        await cut.wait()
         for door in doors:
             door.close()
     finally:

@@ -154,7 +154,7 @@ class Node:
         self.plane.check_alive()
         if self._scheduler is not None:
             self._scheduler.check_alive()
-        if self._keeper is None or self._keeper.poll() is not None:
+        if self._keeper is None or self._keeper.poll() is not None or (self.folder / "ended").exists():
             raise ProgramError("the node has ended: " + self._last_words())
 
     def import_images(self, *archives: Path) -> None:
@@ -167,6 +167,11 @@ class Node:
         """As its admin sees it."""
         assert self._registry is not None  # noqa: S101 -- a caller's mistake
         return self._registry
+
+    def processes(self) -> dict[str, list[str]]:
+        """What runs in its Pods: the Pod's uid → the names of its processes."""
+        assert self._keeper is not None  # noqa: S101 -- a caller's mistake
+        return control_groups.processes(f"{control_groups.PREFIX}{self._keeper.pid}")
 
     def network(self) -> NetworkNamespace:
         """Where the Pods are."""

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,7 @@ class Build:
     @property
     def condition(self) -> tuple[str, str | None]:
         """How the Job ended, and why."""
-        (ended,) = [one for one in conditions(self.job) if one["type"] in {"Complete", "Failed"}]
-        return ended["type"], ended.get("reason")
+        return condition_of(self.job)
 
     @property
     def terminated(self) -> dict[str, Any]:
@@ -57,6 +57,12 @@ class Build:
 def conditions(job: Manifest) -> list[dict[str, Any]]:
     """The Job's, those that are true."""
     return [one for one in job.get("status", {}).get("conditions") or [] if one["status"] == "True"]
+
+
+def condition_of(job: Manifest) -> tuple[str, str | None]:
+    """How a Job ended, and why."""
+    (ended,) = [one for one in conditions(job) if one["type"] in {"Complete", "Failed"}]
+    return ended["type"], ended.get("reason")
 
 
 def has_ended(job: Manifest) -> bool:
@@ -82,8 +88,8 @@ class Installation:
         """All Pods of a Job."""
         return await self.namespace.read("pods", f"-l=batch.kubernetes.io/controller-uid={job['metadata']['uid']}")
 
-    async def ended(self, correlation_id: str) -> Build:
-        """The build of a request, once it is over."""
+    async def ended_job(self, correlation_id: str) -> Manifest:
+        """The Job of a request, once its build is over."""
 
         async def look() -> Manifest | None:
             job = await self.job_of(correlation_id)
@@ -91,6 +97,28 @@ class Installation:
 
         job = await eventually(look, bool, LONG)
         assert job is not None
+        return job
+
+    async def running(self, correlation_id: str) -> Manifest:
+        """The Pod of a request, once its container builds."""
+
+        async def look() -> Manifest | None:
+            job = await self.job_of(correlation_id)
+            pods = [] if job is None else await self.pods_of(job)
+            uids = self.node.processes()
+            return next((pod for pod in pods if "buildkitd" in uids.get(pod["metadata"]["uid"], [])), None)
+
+        pod = await eventually(look, bool, LONG)
+        assert pod is not None
+        return pod
+
+    async def node_processes(self) -> dict[str, list[str]]:
+        """What runs in Pods of builds on the node; no other test's are there any more."""
+        return await asyncio.to_thread(self.node.processes)
+
+    async def ended(self, correlation_id: str) -> Build:
+        """The build of a request, once it is over."""
+        job = await self.ended_job(correlation_id)
         (pod,) = await self.pods_of(job)
         return Build(job, pod, await self.namespace.kubectl("logs", pod["metadata"]["name"]))
 
@@ -148,20 +176,20 @@ class Installations:
         *components: str,
         registry: Account | None = None,
         git: Account | None = None,
-        environ: dict[str, str] | None = None,
-        **settings: str,
+        environ: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> Installation:
         """A namespace of its own; ``components`` of `k8s/`, ``settings`` for the ConfigMap, ``environ`` for the Pod."""
         name = await asyncio.to_thread(self._node.plane.create_namespace, "e2e")
         namespace = Namespace(self._node.plane, name)
         folder = self._folder / name
         folder.mkdir()
-        installation.write_overlay(folder, name, components=list(components), settings=settings)
+        installation.write_overlay(folder, name, components=list(components), settings=settings or {})
         await asyncio.to_thread(self._node.plane.kubectl, "apply", "-k", str(folder))
         await namespace.create(*installation.belongings(self._node, registry=registry, git=git))
         rendered = await asyncio.to_thread(Rendered.at, folder, self._node.plane)
         token = await namespace.kubectl("create", "token", rendered.pod["spec"]["serviceAccountName"])
-        configuration = rendered.configuration(folder) | (environ or {})
+        configuration = rendered.configuration(folder) | dict(environ or {})
         service = self._services.spawn(
             namespace,
             f"--config={configuration.pop('BUILDER_CONFIG')}",

@@ -3,6 +3,7 @@
 import secrets
 import shutil
 from pathlib import Path
+from typing import Any
 
 from node.node import Node
 from node.places import GIT_NAME
@@ -33,7 +34,7 @@ class Sources:
             (self.tree / name).write_text(text)
         return commit(self._repository, self.tree, branch=branch)
 
-    def event(self, parser_id: str, event_id: str | None = None, **parameters: object) -> Document:
+    def event(self, parser_id: str, event_id: str | None = None, **parameters: Any) -> Document:
         """An event that wants it built now. Its time is not 004's: an old one would be superseded."""
         document = build_of(parser_id, event_id, **{"source_url": self.url} | parameters)
         del document["time"]

@@ -69,7 +69,7 @@ async def test_a_function_on_a_private_base(installations: Installations, node: 
     """No Dockerfile in the source, which is private, as the base image is: both accounts come from Secrets."""
     node.registry.push(stock.python(), "base/python", "3.11")
     runtime = {"python3.11": {"language": "python", "base_image": f"{REGISTRY_NAME}/base/python:3.11"}}
-    installed = await installations.make("buildkit", BUILDER_BUILD__RUNTIMES=json.dumps(runtime))
+    installed = await installations.make("buildkit", settings={"BUILDER_BUILD__RUNTIMES": json.dumps(runtime)})
     sources = Sources(node, tmp_path, private=True)
     sources.commit(EXAMPLES / "function")
     build = await installed.built(sources.event("function", runtime="python3.11"))
