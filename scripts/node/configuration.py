@@ -11,6 +11,13 @@ PAUSE_IMAGE = "localhost/pause:1"
 CNI_PLUGINS = "/usr/lib/cni"
 RUNC = "/usr/sbin/runc"
 
+OWN_FILES = {
+    "resolv.conf": "/etc/resolv.conf",
+    "hosts": "/etc/hosts",
+    "ca.crt": "/etc/ssl/certs/ca-certificates.crt",  # Git and registry are signed by our own authority
+}
+"""What the node's processes see instead of the machine's."""
+
 # What the kubelet would set on the whole machine; it is shown these instead, and finds them set.
 SYSCTLS = {
     "vm/overcommit_memory": "1",
@@ -65,7 +72,7 @@ def write_all(layout: Layout) -> None:
     (folder / "registry.json").write_text(json.dumps(_registry(folder)))  # JSON is YAML
     (folder / "resolv.conf").write_text(f"nameserver {GATEWAY}\n")
     (folder / "hosts").write_text("127.0.0.1 localhost\n")
-    (folder / "buildkitd.toml").write_text(f'[registry."{REGISTRY_NAME}"]\n  ca = ["{folder}/ca.crt"]\n')
+    (folder / "buildkitd.toml").write_text(_buildkitd(layout))
     for path, value in SYSCTLS.items():
         file = folder / "sysctl" / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +157,18 @@ def _pod_network(layout: Layout) -> dict[str, Any]:
     }
     bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "hairpinMode": True, "ipam": addresses}
     return {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge]}
+
+
+def _buildkitd(layout: Layout) -> str:
+    """The daemon beside the Pods. Otherwise its steps would have control groups beside the node's."""
+    return f"""
+[worker.oci]
+  defaultCgroupParent = '{layout.cgroup}/buildkit'
+[registry.'{REGISTRY_NAME}']
+  ca = ['{layout.folder}/ca.crt']
+[registry.'docker.io']
+  mirrors = ['{REGISTRY_NAME}/mirror']
+"""
 
 
 def _registry(folder: Path) -> dict[str, Any]:

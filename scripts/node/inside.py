@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from node.configuration import RUNC, SYSCTLS, Layout
+from node.configuration import OWN_FILES, RUNC, SYSCTLS, Layout
 from node.places import ADDRESSES, BRIDGE, BUILDKITD, GATEWAY, NODE
 
 _POLL = 0.05
@@ -27,8 +27,8 @@ def see_own_folders(folder: Path) -> None:
             message = f"the node's folder {folder} must not be below {place}: set TMPDIR to another place"
             raise SystemExit(message)
         _run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", place)
-    for name in ("resolv.conf", "hosts"):
-        _run("mount", "--bind", str(folder / name), f"/etc/{name}")
+    for name, place in OWN_FILES.items():
+        _run("mount", "--bind", str(folder / name), place)
     for name in SYSCTLS:
         _run("mount", "--bind", str(folder / "sysctl" / name), f"/proc/sys/{name}")
 
@@ -81,9 +81,6 @@ def start(layout: Layout) -> dict[int, str]:
         "TMPDIR": str(layout.folder / "tmp"),
         "HOME": str(layout.folder),
         "GIT_ACCOUNT": os.environ["GIT_ACCOUNT"],
-        # Git and registry are signed by our own authority.
-        "SSL_CERT_FILE": str(layout.folder / "ca.crt"),
-        "GIT_SSL_CAINFO": str(layout.folder / "ca.crt"),
     }
     running = {}
     for name, command in commands(layout).items():

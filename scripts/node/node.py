@@ -26,7 +26,7 @@ from child_programs import LOOPBACK, Program, ProgramError, free_port
 from control_plane import Binaries, ControlPlane, Extras, Missing, find_binaries
 
 from node import control_groups, stock
-from node.configuration import CNI_PLUGINS, RUNC, Layout
+from node.configuration import CNI_PLUGINS, OWN_FILES, RUNC, Layout
 from node.git_server import BACKEND
 from node.network import NetworkNamespace
 from node.places import GIT_NAME, NODE, REGISTRY_NAME
@@ -45,7 +45,14 @@ PROGRAMS = (
     "newuidmap",
     "newgidmap",
 )
-FILES = (Path(RUNC), Path(CNI_PLUGINS) / "bridge", Path(CNI_PLUGINS) / "host-local", BACKEND, stock.BUSYBOX)
+FILES = (
+    Path(RUNC),
+    Path(CNI_PLUGINS) / "bridge",
+    Path(CNI_PLUGINS) / "host-local",
+    BACKEND,
+    stock.BUSYBOX,
+    *map(Path, OWN_FILES.values()),
+)
 BUILT = ("kubelet", "kube-scheduler", "buildkitd", "buildctl", "rootlesskit", "buildctl-daemonless.sh", "pause")
 MIRROR = "mirror/library/busybox"
 """Where the registry has the base image of sources: it is a mirror of docker.io below ``mirror``."""

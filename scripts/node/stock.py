@@ -106,7 +106,7 @@ def python() -> Image:
     files = [
         path
         for path in sorted(standard.rglob("*"))
-        if path.is_file() and not left_out.intersection(path.relative_to(standard).parts)
+        if path.is_file() and path.suffix != ".a" and not left_out.intersection(path.relative_to(standard).parts)
     ]
     interpreter = Path(sys.executable).resolve()
     loaded = with_libraries(interpreter, *(path for path in files if path.suffix == ".so"))

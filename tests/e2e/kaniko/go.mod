@@ -1,0 +1,3 @@
+module kaniko
+
+go 1.26.0
