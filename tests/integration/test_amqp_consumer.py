@@ -169,6 +169,21 @@ async def test_prefetch_is_the_queue(queue: Queue, cluster: SlowCluster) -> None
         assert road.parts.stats.refused.total() == 0
 
 
+async def test_priorities(queue: Queue, cluster: SlowCluster) -> None:
+    """They hold among what has been taken: the only worker has the first, and then takes the most urgent."""
+    await queue.publish(build_of("first"))
+    async with consuming(queue.vhost, cluster, asyncJobCreator={"workerCount": 1}) as road:
+        await road.until(lambda road: road.parts.overview.gauges().workers_busy == 1)
+        for priority in (9, 3, 10, 1, 5):
+            event = build_of(f"p{priority}")
+            event["data"]["priority"] = priority
+            await queue.publish(event)
+        await road.until(lambda road: road.parts.overview.gauges().queue_size == 5)
+        cluster.open.set()
+        await road.until_ended(6)
+    assert cluster.created == [f"kaniko-job-acme-{name}" for name in ("first", "p1", "p3", "p5", "p9", "p10")]
+
+
 async def test_stopping(queue: Queue, cluster: SlowCluster) -> None:
     """Nothing is acked that is not settled, and what is not goes to the next."""
     await queue.publish(*(build_of(f"p{number}") for number in range(20)))
