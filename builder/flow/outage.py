@@ -33,12 +33,16 @@ class Outage:
         """Return at once in good times, else when the API server answers again."""
         await self._open.wait()
 
-    async def suspect(self, error: ClusterError) -> bool:
+    async def suspect(self, error: ClusterError, outages: int) -> bool:
         """True if ``error`` is part of an outage; then everybody waits.
 
         A connection that broke, or a 5xx, is its request's own bad luck only if the server says that it is ready.
+        ``outages`` is what ``count`` was when the call began: one that an outage came over is part of it, though it may
+        fail, of its time-out, when that is over already.
         """
         no_fault_of_its_own = error.status is None or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if no_fault_of_its_own and self.count > outages:
+            return True
         if isinstance(error, Unreachable) or (no_fault_of_its_own and not await self._answers()):
             self._begin(error)
         return not self._open.is_set()

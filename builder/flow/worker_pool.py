@@ -134,7 +134,7 @@ class WorkerPool:
     async def _try(self, item: Item, wanted: Wanted) -> Done | Again | None:
         """One try at the cluster; None if it fell into an outage and says nothing about the item."""
         item.patience.attempts += 1
-        began = self._clock()
+        began, outages = self._clock(), self._outage.count
         try:
             policy = self._settings.on_active_build
             wanted = replace(wanted, job=with_note(wanted.job, item.patience.note))
@@ -148,7 +148,7 @@ class WorkerPool:
                 self.line.before(item),
             )
         except ClusterError as exc:
-            if await self._outage.suspect(exc):
+            if await self._outage.suspect(exc, outages):
                 return None
             return self._verdicts.after_error(exc, item.patience, self._clock())
         except StorageError as exc:  # a Job that may be another event's is not replaced on a guess

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from builder.errors import Unreachable
+from builder.errors import Transient, Unreachable
 from builder.flow.outage import Outage
-from builder.models import Outcome
+from builder.models import Manifest, Outcome
 from tests import building
 from tests.flow_parts import Flow, ScriptedCluster
 
@@ -56,3 +56,31 @@ async def test_everybody_goes_on_at_once() -> None:
         await asyncio.sleep(0.001)
         assert flow.stats.outcomes[Outcome.CREATED] == 100
         assert len(cluster.probed) < 60 / 0.3, "one probe at a time, for all"
+
+
+class Frozen(Timed):
+    """Takes connections and says nothing for five seconds: who had one gives up after eight, others after three."""
+
+    async def create(self, job: Manifest) -> None:
+        self.calls.append(("create", job["metadata"]["name"]))
+        if len(self.calls) == 1:
+            await asyncio.sleep(8)
+            msg = "no answer within 8 s"
+            raise Transient(msg)
+        if self.probe_error is not None:
+            await asyncio.sleep(3)
+            raise GONE
+
+
+async def test_a_call_that_outlives_the_outage_that_came_over_it() -> None:
+    """It fails when the server is back and well: that is no failure of its item, nor another outage."""
+    cluster = Frozen()
+    async with Flow(cluster, building.settings(asyncJobCreator={"maxRetries": 0})) as flow:
+        for number in range(2):
+            await flow.intake.offer(building.event(f"e-{number}", target=("acme", f"p{number}")))
+        await asyncio.sleep(5)
+        assert flow.outage.count == 1
+        cluster.probe_error = None
+        await flow.outage.over()
+        await asyncio.sleep(10)
+        assert (flow.stats.outcomes[Outcome.CREATED], flow.stats.retries, flow.outage.count) == (2, 0, 1)
