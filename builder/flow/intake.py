@@ -70,6 +70,8 @@ class Intake:
         crowded: Callable[[], bool],
     ) -> None:
         self._settings = settings
+        self._custody = settings.custody
+        self._flows = settings.intake.flows
         self._journal = journal
         self._crowded = crowded
         self._queue = queue
@@ -101,7 +103,7 @@ class Intake:
             QueueFull, Draining, HttpOff, StorageError: not now; nothing of it is kept.
         """
         self._check_open()
-        if custodian is None and self._settings.custody == "broker":
+        if custodian is None and self._custody == "broker":
             self._stats.refused[RefusedBecause.HTTP_OFF] += 1
             msg = "events are taken from RabbitMQ only (setting custody: broker)"
             raise HttpOff(msg, retry_after=60.0)
@@ -117,7 +119,7 @@ class Intake:
             rejected = Rejected(attributes, "application/json", data, exc.problems, exc.status, data)
             raise await self._reject(rejected, custodian) from exc
         flow = flow_of(item) if custodian is None else Flow.QUEUE
-        if self._settings.intake.flows not in ("both", flow.value):
+        if self._flows not in ("both", flow.value):
             raise await self._turn_away(item, flow, custodian)
         if custodian is not None:
             await self._queue.reserve(None)
@@ -126,9 +128,10 @@ class Intake:
         if self._queue.full and await self._journal.seen(item.identity):
             ticket = self._duplicate(item, request, flow)
         else:
-            await self._reserve(item)
+            if self._crowded() or not self._queue.try_reserve():
+                await self._reserve(item)
             ticket = await self._take_in(item, request, accepted_at, self._journal, flow)
-        if self._settings.custody == "sender":
+        if self._custody == "sender":
             return ticket._replace(end=self._journal.outcome(item.identity))
         return ticket
 

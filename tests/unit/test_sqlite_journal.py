@@ -230,6 +230,66 @@ async def test_an_answer_is_on_the_disk_before_anybody_hears_it(
     assert seen_at == {Failpoint.BEFORE_COMMIT: 0, Failpoint.AFTER_COMMIT: 1}
 
 
+async def test_many_at_once_each_get_their_own_answer(path: Path) -> None:
+    """More than one statement's worth in one turn of the loop, with some among them that are known, or come twice."""
+    async with opened(path) as journal:
+        for number in (3, 70):
+            await finish(journal, f"e-{number}")
+        await journal.admit(entry("e-100"))
+        numbers = [*range(150), 5, 5]
+        receipts = await asyncio.gather(*(journal.admit(entry(f"e-{number}")) for number in numbers))
+        refused = [number for number, receipt in zip(numbers, receipts, strict=True) if receipt is None]
+        assert sorted(refused) == [3, 5, 5, 70, 100]
+        await asyncio.gather(*(receipt.settle(result(entry("x").event)) for receipt in receipts if receipt is not None))
+        assert await journal.holds(identity("e-100"))
+    assert rows(path, "SELECT count(*) FROM events") == [(1,)]
+
+
+async def test_the_second_delivery_is_tried_if_the_first_could_not_be_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told of a duplicate only once there is something on the disk that it is a duplicate of."""
+
+    def fail_once(_: Failpoint) -> None:
+        monkeypatch.undo()
+        raise sqlite3.OperationalError
+
+    async with opened(path) as journal:
+        monkeypatch.setattr(writer, "reach", fail_once)
+        first, second = (asyncio.ensure_future(journal.admit(entry("e-1"))) for _ in range(2))
+        with pytest.raises(StorageError):
+            await first
+        assert await second is not None
+        assert await journal.admit(entry("e-1")) is None
+
+
+async def test_an_event_whose_sender_is_gone_is_held_all_the_same(path: Path) -> None:
+    """What is on its way to the disk gets there, and is not taken in a second time."""
+    async with opened(path) as journal:
+        first = asyncio.ensure_future(journal.admit(entry("e-1")))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await journal.admit(entry("e-1")) is None
+        assert await journal.holds(identity("e-1"))
+    async with opened(path) as journal:
+        assert await unfinished_ids(journal) == ["e-1"]
+
+
+async def test_replay_and_redelivery_at_once_take_the_event_in_once(path: Path) -> None:
+    """Whichever comes first; the letter is marked in any case."""
+    async with opened(path) as journal:
+        for order in (1, -1):
+            one = entry(f"e-{order}")
+            await finish(journal, one.event.id, Outcome.FAILED)
+            (kept_letter,) = await journal.letters(LetterFilter(replayed=False), 1)
+            execute(path, "UPDATE seen SET until = 0")
+            ways = [journal.admit(one), journal.readmit(kept_letter.id or 0, one)][::order]
+            receipts = await asyncio.gather(*ways)
+            assert [receipt is None for receipt in receipts] == [False, True]
+            assert await journal.letters(LetterFilter(replayed=False), 1) == []
+    assert rows(path, "SELECT count(*) FROM events") == [(2,)]
+
+
 class Bench:
     """A writer over a small table, that can be held up so that operations gather."""
 

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from builder.adapters.sqlite_journal import rows
@@ -11,16 +12,10 @@ from builder.models import Result
 
 PAGE = 200
 
-# Once, and not while the identity's time runs; ``?8`` says that it may run (a replay).
-_ADMIT = """
-INSERT INTO events (seq, identity, priority, accepted_at, attributes, data) SELECT ?1, ?2, ?3, ?4, ?5, ?6
-WHERE ?8 OR NOT EXISTS (SELECT 1 FROM seen WHERE identity = ?2 AND until > ?7)
-ON CONFLICT (identity) DO NOTHING
-"""
-_SEEN = """
-SELECT EXISTS (SELECT 1 FROM events WHERE identity = ?1)
-    OR EXISTS (SELECT 1 FROM seen WHERE identity = ?1 AND until > ?2)
-"""
+MAX_ROWS = 64
+"""Rows of one statement."""
+
+_SEEN = "SELECT EXISTS (SELECT 1 FROM seen WHERE identity = ? AND until > ?)"
 _REMEMBER = "INSERT INTO seen VALUES (?, ?) ON CONFLICT (identity) DO UPDATE SET until = excluded.until"
 _RESULT = """
 INSERT INTO results VALUES (?, ?, ?)
@@ -50,13 +45,36 @@ class Row(NamedTuple):
         return cls(seq, event.identity, entry.priority, accepted_at, rows.attributes_of(event), event.data)
 
 
-def admit(row: Row, now: float, connection: sqlite3.Connection, *, again: bool = False) -> bool:
-    """False if the event is in custody, or was and its time is not over; ``again`` makes light of the latter."""
-    return connection.execute(_ADMIT, (*row, now, again)).rowcount == 1
+def admit(rows: Sequence[Row], now: float | None, connection: sqlite3.Connection) -> set[int]:
+    """The numbers of those that were taken in: not while an identity's time runs, unless there is no ``now``.
+
+    The numbers follow each other. That no unfinished event has one of the identities is for the caller to know.
+    """
+    admitted: set[int] = set()
+    for start in range(0, len(rows), MAX_ROWS):
+        some = rows[start : start + MAX_ROWS]
+        values = [value for row in some for value in row]
+        numbers = range(some[0].seq, some[-1].seq + 1)
+        if connection.execute(_admit(len(some)), [*values, now]).rowcount == len(some):
+            admitted.update(numbers)
+        else:
+            found = connection.execute("SELECT seq FROM events WHERE seq BETWEEN ? AND ?", (numbers[0], numbers[-1]))
+            admitted.update(seq for (seq,) in found)
+    return admitted
+
+
+@cache
+def _admit(count: int) -> str:
+    """One statement for many rows: each one alone would cost as much again as what it writes."""
+    rows = ", ".join(["(?, ?, ?, ?, ?, ?)"] * count)
+    return f"""
+    INSERT INTO events (seq, identity, priority, accepted_at, attributes, data)
+    SELECT * FROM (VALUES {rows}) WHERE NOT EXISTS (SELECT 1 FROM seen WHERE identity = column2 AND until > ?)
+    """  # noqa: S608 -- our own question marks
 
 
 def seen(identity: bytes, now: float, connection: sqlite3.Connection) -> bool:
-    """See ``Journal.seen``."""
+    """True while the time of a finished event runs."""
     (found,) = connection.execute(_SEEN, (identity, now)).fetchone()
     return bool(found)
 
@@ -77,16 +95,15 @@ def note(seq: int, progress: str, connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE events SET progress = ? WHERE seq = ?", (progress, seq))
 
 
+def identities(connection: sqlite3.Connection) -> list[bytes]:
+    """Of all unfinished events."""
+    return [identity for (identity,) in connection.execute("SELECT identity FROM events")]
+
+
 def last(connection: sqlite3.Connection) -> int:
     """The number of the youngest unfinished event; 0 if there is none."""
     (number,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
     return int(number)
-
-
-def holds(identity: bytes, connection: sqlite3.Connection) -> bool:
-    """See ``Journal.holds``."""
-    (found,) = connection.execute("SELECT EXISTS (SELECT 1 FROM events WHERE identity = ?)", (identity,)).fetchone()
-    return bool(found)
 
 
 def in_order(after: tuple[int, int], up_to: int, connection: sqlite3.Connection) -> list[int]:

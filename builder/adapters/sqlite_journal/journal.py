@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import structlog
 
 from builder.adapters.sqlite_journal import events, housekeeping, letters, rows
+from builder.adapters.sqlite_journal.admission import Admission
 from builder.adapters.sqlite_journal.file import connect, locked
 from builder.adapters.sqlite_journal.writer import Writer, is_passing
 from builder.errors import StartError, StorageError
@@ -37,6 +38,7 @@ class SqliteJournal:
         self._settings = settings
         self._now = now
         self._writer = Writer(partial(connect, path))
+        self._admission = Admission(self._writer, now)
         self._next = 1
         self._start: int | None = None
 
@@ -66,16 +68,17 @@ class SqliteJournal:
 
     async def seen(self, identity: bytes) -> bool:
         """See ``Journal``."""
-        return await self._do(partial(events.seen, identity, self._now()))
+        return identity in self._admission or await self._do(partial(events.seen, identity, self._now()))
 
     async def holds(self, identity: bytes) -> bool:
         """See ``Journal``."""
-        return await self._do(partial(events.holds, identity))
+        self._known_start()
+        return identity in self._admission
 
     async def admit(self, entry: Entry) -> Receipt | None:
         """See ``Journal``."""
         row = self._row(entry)
-        admitted = await self._do(partial(events.admit, row, self._now()))
+        admitted = await self._told(self._admission.admit(row))
         return _Receipt(self, row.seq, entry.event) if admitted else None
 
     def outcome(self, _identity: bytes) -> asyncio.Future[Result] | None:
@@ -137,13 +140,9 @@ class SqliteJournal:
 
     async def readmit(self, letter_id: int, entry: Entry) -> Receipt | None:
         """See ``DeadLetterBox``."""
-        row, now = self._row(entry), self._now()
-
-        def take_back(connection: sqlite3.Connection) -> bool:
-            marked = letters.mark_replayed(letter_id, now, connection)
-            return marked and events.admit(row, now, connection, again=True)
-
-        return _Receipt(self, row.seq, entry.event) if await self._do(take_back) else None
+        row = self._row(entry)
+        mark = partial(letters.mark_replayed, letter_id, self._now())
+        return _Receipt(self, row.seq, entry.event) if await self._told(self._admission.readmit(row, mark)) else None
 
     async def keep_house(self, period: float = housekeeping.PERIOD) -> None:
         """Remove what is over, in small steps, and in bad times look whether they are over. Runs for life."""
@@ -175,6 +174,7 @@ class SqliteJournal:
                 letters.keep(letter, letter.key(event.identity), self._settings.dead_letters, connection)
 
         await self._do(finish)
+        self._admission.forget(event.identity)
 
     def note(self, seq: int, progress: str) -> None:
         """See ``Receipt``."""
@@ -182,12 +182,16 @@ class SqliteJournal:
         answer.add_done_callback(_ignore)
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One operation. One that fails tells of the trouble; that it is over only ``keep_house`` finds out.
+        """One operation."""
+        return await self._told(self._writer.submit(work))
+
+    async def _told(self, operation: Awaitable[T]) -> T:
+        """One that fails tells of the trouble; that it is over only ``keep_house`` finds out.
 
         For on a full disk all that only reads succeeds.
         """
         try:
-            return await self._writer.submit(work)
+            return await operation
         except (StorageError, StartError) as exc:
             if self.trouble is None:
                 self._tell(exc)
@@ -212,6 +216,7 @@ class SqliteJournal:
     async def _find_start(self) -> None:
         """Where the events of earlier processes end. Until that is known no new one can be taken."""
         if self._start is None:
+            self._admission.restore(await self._do(events.identities))
             self._start = await self._do(events.last)
             self._next = self._start + 1
             self.evicted = await self._do(letters.evicted)
@@ -238,6 +243,7 @@ class SqliteJournal:
             letters.keep(letter, letter.key(row["identity"]), self._settings.dead_letters, connection)
 
         await self._do(bury)
+        self._admission.forget(row["identity"])
 
 
 class _Receipt:

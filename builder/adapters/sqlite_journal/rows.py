@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from pydantic_core import to_json
+
 from builder.errors import Problem
 from builder.flow.fair_order import HIGHEST, LOWEST
 from builder.models import (
@@ -26,8 +28,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def attributes_of(event: Event) -> str:
     """An event's attributes as JSON; its data is stored as it is."""
-    time = None if event.time is None else event.time.isoformat()
-    return _encode([event.id, event.source, event.type, event.subject, time, dict(event.extensions)])
+    return to_json([event.id, event.source, event.type, event.subject, event.time, dict(event.extensions)]).decode()
 
 
 def event_of(attributes: str, data: bytes) -> Event:

@@ -83,6 +83,22 @@ MIGRATIONS = (
     """
     DROP INDEX events_in_order;
     """,
+    # 3: who owns the file remembers the identities of unfinished events (``Admission``), so that none is indexed. A
+    # table's own index goes only with the table.
+    """
+    CREATE TABLE unindexed (
+        seq INTEGER PRIMARY KEY,
+        identity BLOB NOT NULL,
+        priority INTEGER NOT NULL,
+        accepted_at REAL NOT NULL,
+        attributes TEXT NOT NULL,
+        progress TEXT,
+        data BLOB NOT NULL
+    );
+    INSERT INTO unindexed SELECT seq, identity, priority, accepted_at, attributes, progress, data FROM events;
+    DROP TABLE events;
+    ALTER TABLE unindexed RENAME TO events;
+    """,
 )
 VERSION = len(MIGRATIONS)
 TABLES = ("events", "seen", "dead_letters", "results")
