@@ -95,7 +95,8 @@ export GIT_AUTH_HEADER="basic $$(printf %s "$$GIT_USERNAME:$$GIT_PASSWORD" | bas
 buildctl-daemonless.sh build --metadata-file /tmp/metadata.json "$$@" &
 trap 'kill $$!; exit 143' TERM
 wait $$!
-sed -n 's/^ *"containerimage\.digest": *"\([^"]*\)".*/\1/p' /tmp/metadata.json > /dev/termination-log""",
+digest=$$(sed -n 's/^ *"containerimage\.digest": *"\([^"]*\)".*/\1/p' /tmp/metadata.json)
+printf %s "$$digest" > /dev/termination-log""",
                 "build",
             ],
             "env": [{"name": "BUILDKITD_FLAGS", "value": "--oci-worker-no-process-sandbox"}, GIT, PASSWORD],
