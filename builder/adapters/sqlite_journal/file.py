@@ -12,14 +12,13 @@ from pathlib import Path
 
 import structlog
 
+from builder.adapters.sqlite_journal.room import log_limit
 from builder.adapters.sqlite_journal.salvage import salvage
 from builder.adapters.sqlite_journal.schema import migrate, version_of
 from builder.adapters.sqlite_journal.writer import is_damage
 from builder.errors import StartError
 from builder.settings import Settings
 
-_WAL = 16 * 2**20
-"""Bytes that the write-ahead log may come to."""
 _ITS_FILES = ("", "-wal", "-shm")
 
 log = structlog.get_logger(__name__)
@@ -118,8 +117,9 @@ def _open(path: Path, check: str = "quick_check") -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -1024")  # a group's pages, and the upper levels of 10^6 identities
         # Seldom enough that one commit in a thousand, not in a hundred, has to copy pages into the file as well.
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL // 4096}")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL}")
+        limit = log_limit(path)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {limit // 4096}")
+        connection.execute(f"PRAGMA journal_size_limit = {limit}")
         _demand_soundness(connection, check)
         migrate(connection, version)
     except BaseException:

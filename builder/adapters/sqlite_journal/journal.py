@@ -1,6 +1,7 @@
 """The journal's operations: what each means in rows."""
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from builder.adapters.sqlite_journal import events, housekeeping, letters, rows
+from builder.adapters.sqlite_journal import events, housekeeping, letters, room, rows
 from builder.adapters.sqlite_journal.admission import Admission
 from builder.adapters.sqlite_journal.file import connect, locked
 from builder.adapters.sqlite_journal.writer import Writer, is_passing
@@ -41,6 +42,7 @@ class SqliteJournal:
         self._admission = Admission(self._writer, now)
         self._next = 1
         self._start: int | None = None
+        self._room = math.inf
 
     @classmethod
     @asynccontextmanager
@@ -78,6 +80,7 @@ class SqliteJournal:
     async def admit(self, entry: Entry) -> Receipt | None:
         """See ``Journal``."""
         row = self._row(entry)
+        self._demand_room(len(row.data))
         admitted = await self._told(self._admission.admit(row))
         return _Receipt(self, row.seq, entry.event) if admitted else None
 
@@ -120,6 +123,7 @@ class SqliteJournal:
 
     async def park(self, letter: DeadLetter) -> None:
         """See ``Journal``."""
+        self._demand_room(len(letter.body))
         await self._do(partial(letters.keep, letter, letter.key(None), self._settings.dead_letters))
 
     async def count(self) -> int:
@@ -141,24 +145,24 @@ class SqliteJournal:
     async def readmit(self, letter_id: int, entry: Entry) -> Receipt | None:
         """See ``DeadLetterBox``."""
         row = self._row(entry)
+        self._demand_room(len(row.data))
         mark = partial(letters.mark_replayed, letter_id, self._now())
         return _Receipt(self, row.seq, entry.event) if await self._told(self._admission.readmit(row, mark)) else None
 
     async def keep_house(self, period: float = housekeeping.PERIOD) -> None:
         """Remove what is over, in small steps, and in bad times look whether they are over. Runs for life."""
         while True:
-            removed = 0
+            rest = period
             with suppress(StorageError):  # ``_do`` has told of it
-                await self._do(partial(housekeeping.demand_file, self.path))
+                tidied = await self._do(partial(housekeeping.tidy, self.path, self._now(), self._settings))
+                rest, self.evicted, self._room = min(period, tidied.rest), tidied.evicted, tidied.room
+                self._demand_room(0)
                 if self.trouble is not None:
                     await self._find_start()
                     await self._do(housekeeping.probe)
                     log.info("journal_writable_again", file=str(self.path))
                     self.trouble = None
-                removed = await self._do(partial(housekeeping.sweep, self._now(), self._settings))
-                self.evicted = await self._do(letters.evicted)
-            if removed < housekeeping.STEP:
-                await asyncio.sleep(period)
+            await asyncio.sleep(rest)
 
     async def settle(self, seq: int, event: Event, result: Result) -> None:
         """See ``Receipt``."""
@@ -193,14 +197,22 @@ class SqliteJournal:
         try:
             return await operation
         except (StorageError, StartError) as exc:
-            if self.trouble is None:
-                self._tell(exc)
-            self.trouble = str(exc)
+            self._tell(exc)
             raise exc if isinstance(exc, StorageError) else StorageError(str(exc)) from exc
 
+    def _demand_room(self, size: int) -> None:
+        """For so many bytes of a new event, of what ``keep_house`` saw at its last look."""
+        self._room -= room.GROWTH * size
+        if self._room <= 0:
+            error = StorageError(room.NONE)
+            self._tell(error)
+            raise error
+
     def _tell(self, exc: Exception) -> None:
-        advice = "free or mend the disk; events get a 503 until then, and nothing is lost"
-        log.error("journal_not_writable", file=str(self.path), error=str(exc), then=advice)
+        if self.trouble is None:
+            advice = "free or mend the disk; events get a 503 until then, and nothing is lost"
+            log.error("journal_not_writable", file=str(self.path), error=str(exc), then=advice)
+        self.trouble = str(exc)
 
     async def _begin(self) -> None:
         """The first look at the file: what no time will mend is said at once."""
