@@ -1,4 +1,4 @@
-.PHONY: run cluster test e2e fuzz lint bench chaos lock
+.PHONY: run cluster node test e2e fuzz lint bench chaos lock
 
 run: ## start the service on the embedded cluster, send 004's example, show what becomes of it; AMQP=1: by RabbitMQ
 	@scripts/setup
@@ -9,6 +9,11 @@ cluster: ## a real Kubernetes API on loopback, for a look by hand: prints its KU
 	@scripts/setup
 	@scripts/build-control-plane
 	@.venv/bin/python scripts/control_plane.py
+
+node: ## a real node, registry, Git server, RabbitMQ and the service, for a look by hand until Ctrl-C; needs root
+	@scripts/setup
+	@scripts/setup-chain
+	@.venv/bin/python scripts/whole_chain.py
 
 test: ## everything, on the real components too
 	@scripts/setup

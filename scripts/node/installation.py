@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from node.node import Account, Node
 from node.places import GIT_NAME, REGISTRY_NAME
@@ -15,8 +17,43 @@ REPOSITORY = "team/knative-lambdas"
 REGISTRY_SECRET, GIT_SECRET, AUTHORITIES = "registry-credentials", "git-credentials", "authorities"
 
 
-def write_overlay(folder: Path, namespace: str, *, components: list[str], settings: Mapping[str, str]) -> None:
-    """A kustomization for `kubectl apply -k`; ``settings`` are environment variables."""
+def install(
+    node: Node,
+    folder: Path,
+    namespace: str,
+    *,
+    components: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+    registry: Account | None = None,
+    git: Account | None = None,
+) -> dict[str, str]:
+    """Apply everything but the service itself, whose process is to run beside the node, with this environment.
+
+    It is what its Pod would have, with files in ``folder``: the ConfigMaps, and a token of its own account.
+    ``settings`` are environment variables, too; the accounts are the right ones unless others are given.
+    """
+    _write_overlay(folder, namespace, components, settings or {})
+    kubectl = node.plane.kubectl
+    kubectl("apply", "-k", str(folder))
+    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": _belongings(node, registry, git)})
+    kubectl("create", f"--namespace={namespace}", "-f", "-", input=objects)
+    rendered = list(yaml.safe_load_all(kubectl("kustomize", str(folder))))
+    maps = {one["metadata"]["name"]: one["data"] for one in rendered if one["kind"] == "ConfigMap"}
+    (pod,) = [one["spec"]["template"]["spec"] for one in rendered if one["kind"] == "Deployment"]
+    (file,) = [data["settings.yaml"] for data in maps.values() if "settings.yaml" in data]
+    (folder / "settings.yaml").write_text(file)
+    token = kubectl("create", "token", pod["serviceAccountName"], f"--namespace={namespace}", "--duration=24h")
+    config = json.loads(node.plane.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token.strip()}
+    (folder / "kubeconfig").write_text(json.dumps(config))
+    environ = {"KUBECONFIG": str(folder / "kubeconfig"), "BUILDER_CONFIG": str(folder / "settings.yaml")}
+    for source in pod["containers"][0]["envFrom"]:
+        environ |= maps[source["configMapRef"]["name"]]
+    return environ
+
+
+def _write_overlay(folder: Path, namespace: str, components: Sequence[str], settings: Mapping[str, str]) -> None:
+    """A kustomization for `kubectl apply -k`."""
     wanted = {
         "BUILDER_KANIKO__REGISTRY_SECRET": REGISTRY_SECRET,
         "BUILDER_KANIKO__GIT_SECRET": GIT_SECRET,
@@ -46,8 +83,8 @@ def _relative(name: str, folder: Path) -> str:
     return os.path.relpath(K8S / name, folder)
 
 
-def belongings(node: Node, *, registry: Account | None = None, git: Account | None = None) -> list[dict[str, Any]]:
-    """The objects that builds need beside: credentials, the right ones unless others are given, and the authority."""
+def _belongings(node: Node, registry: Account | None, git: Account | None) -> list[dict[str, Any]]:
+    """The objects that builds need beside: credentials and the authority."""
     pushes, fetches = registry or node.account, git or node.account
     auths = {"auths": {REGISTRY_NAME: {"username": pushes.name, "password": pushes.password}}}
     return [

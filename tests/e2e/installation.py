@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node import installation
-from node.installation import REGISTRY_SECRET, REPOSITORY
+from node.installation import REGISTRY_SECRET, REPOSITORY, install
 from node.node import Account, Node
 
 from builder.models import Manifest
 from tests.contract.harness import eventually
 from tests.integration.messages import Document
 from tests.integration.namespace import Namespace
-from tests.integration.rendered import Rendered
 from tests.integration.service import Service, Services
 
 OURS = "build.notifi.network/"
@@ -184,18 +182,12 @@ class Installations:
         namespace = Namespace(self._node.plane, name)
         folder = self._folder / name
         folder.mkdir()
-        installation.write_overlay(folder, name, components=list(components), settings=settings or {})
-        await asyncio.to_thread(self._node.plane.kubectl, "apply", "-k", str(folder))
-        await namespace.create(*installation.belongings(self._node, registry=registry, git=git))
-        rendered = await asyncio.to_thread(Rendered.at, folder, self._node.plane)
-        token = await namespace.kubectl("create", "token", rendered.pod["spec"]["serviceAccountName"])
-        configuration = rendered.configuration(folder) | dict(environ or {})
-        service = self._services.spawn(
-            namespace,
-            f"--config={configuration.pop('BUILDER_CONFIG')}",
-            kubeconfig=namespace.kubeconfig(folder / "kubeconfig", token=token.strip()),
-            environ=configuration,
+        configuration = await asyncio.to_thread(
+            install, self._node, folder, name, components=components, settings=settings, registry=registry, git=git
         )
+        configuration |= environ or {}
+        config, kubeconfig = configuration.pop("BUILDER_CONFIG"), Path(configuration.pop("KUBECONFIG"))
+        service = self._services.spawn(namespace, f"--config={config}", kubeconfig=kubeconfig, environ=configuration)
         await service.listening()
         return Installation(self._node, namespace, service)
 

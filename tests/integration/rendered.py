@@ -25,12 +25,7 @@ class Rendered:
     @classmethod
     def of(cls, name: str, plane: ControlPlane) -> Self:
         """Render an overlay as `kubectl apply -k` does."""
-        return cls.at(K8S / "overlays" / name, plane)
-
-    @classmethod
-    def at(cls, folder: Path, plane: ControlPlane) -> Self:
-        """The same of an overlay that is not ours."""
-        return cls(folder.name, list(yaml.safe_load_all(plane.kubectl("kustomize", str(folder)))))
+        return cls(name, list(yaml.safe_load_all(plane.kubectl("kustomize", str(K8S / "overlays" / name)))))
 
     def all(self, kind: str) -> list[Manifest]:
         """The objects of a kind; a Knative Service is a ``ksvc``."""
