@@ -35,7 +35,11 @@ class Sources:
         return commit(self._repository, self.tree, branch=branch)
 
     def event(self, parser_id: str, event_id: str | None = None, **parameters: Any) -> Document:
-        """An event that wants it built now. Its time is not 004's: an old one would be superseded."""
+        """An event that wants it built now; its correlation id is ``event_id``, or else the parser's.
+
+        No two tests have an event in common, or they would have its image in common, for all push to one registry.
+        """
         document = build_of(parser_id, event_id, **{"source_url": self.url} | parameters)
-        del document["time"]
+        document["id"] += f"/{self.name}"
+        del document["time"]  # 004's: an old one would be superseded
         return document

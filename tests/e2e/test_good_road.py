@@ -16,7 +16,7 @@ from tests.contract.harness import eventually
 from tests.e2e.installation import Installation, Installations
 from tests.e2e.sources import EXAMPLES, Sources
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 HELLO = EXAMPLES / "hello"
 

@@ -18,7 +18,7 @@ from tests.e2e.installation import LONG, Installation, Installations
 from tests.e2e.sources import EXAMPLES, Sources
 from tests.e2e.stand_in import import_stand_in
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,7 +15,7 @@ from node.node import Node
 
 from tests.integration.service import PATIENCE, ROOT, clean_environ
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 LAST_LINE = "Ctrl-C ends it and removes everything."
 

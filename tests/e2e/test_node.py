@@ -14,10 +14,11 @@ from node.node import Node
 from tests.contract.harness import eventually
 from tests.integration.service import PATIENCE, ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 STARTER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 sys.path.insert(0, sys.argv[1])
 from node.node import Node
 with Node() as node:

@@ -13,7 +13,7 @@ from tests.e2e.installation import Installation, Installations
 from tests.e2e.sources import EXAMPLES, Sources
 from tests.integration.messages import Document
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 SLOW = """
 FROM docker.io/library/busybox:1
@@ -86,7 +86,7 @@ async def test_one_builder_at_a_time(policy: str, installations: Installations, 
 async def begun(installed: Installation, document: Document) -> str:
     """The first request's tag, once it is being built."""
     assert await installed.service.statuses(document) == [202]
-    await installed.running(document["id"])
-    job = await installed.job_of(document["id"])
+    await installed.running(document["data"]["correlation_id"])
+    job = await installed.job_of(document["data"]["correlation_id"])
     assert job is not None
     return str(job["metadata"]["annotations"]["build.notifi.network/image"]).rpartition(":")[2]
