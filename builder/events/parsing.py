@@ -91,14 +91,10 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
     return read_formatted(mode, content_type, complaint, body, _traceparent(headers))
 
 
-def parse_plain_http(content_type: str | None, headers: Mapping[str, str], body: bytes) -> Parsed:
-    """The same, sooner, where all names of ``headers`` are in lower case and none stood there twice."""
+def parse_plain_http(content_type: str | None, headers: Mapping[str, str], body: bytes) -> Event | None:
+    """The event of a request that ``plain_event`` can read; None of any other. All names are in lower case."""
     mode, complaint = read_content_type(content_type or _NO_TYPE)
-    if mode is Mode.BINARY and complaint is None:
-        event = plain_event(headers, body)
-        if event is not None:
-            return Parsed(mode, [event])
-    return parse_http(content_type, headers.items(), body)
+    return plain_event(headers, body) if mode is Mode.BINARY and complaint is None else None
 
 
 def read_formatted(mode: Mode, content_type: str, complaint: str | None, body: bytes, trace: str | None) -> Parsed:

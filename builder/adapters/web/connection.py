@@ -43,7 +43,9 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._begin_anew()
         self._transport: asyncio.Transport | None = None
-        self._answering: asyncio.Task[None] | None = None
+        self._answering = False
+        self._work: asyncio.Task[None] | None = None
+        self._next: asyncio.Future[Awaitable[bytes] | None] = self._loop.create_future()
         self._early = b""
         self._closing = False
         self._idle_since = self._loop.time()
@@ -61,12 +63,15 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
-        if self._answering is not None:
+        if self._answering:
             self._wait_with(data)
         elif (answer := self._answer(data)) is None:
             self._hand_over(data)
         else:
-            self._answering = self._loop.create_task(self._send(answer))
+            self._answering = True
+            self._next.set_result(answer)
+            if self._work is None:  # one task for all of its requests: a new one costs more than reading the request
+                self._work = self._loop.create_task(self._answer_all())
 
     def pause_writing(self) -> None:
         """See ``asyncio.Protocol``: who does not read our answers is not read either."""
@@ -95,6 +100,42 @@ class Connection(asyncio.Protocol):
         if self._parser.get_method() != b"POST" or self._parser.get_http_version() != "1.1":
             return None
         return deliver(self._headers, self._body)
+
+    async def _answer_all(self) -> None:
+        while (answer := await self._next) is not None:
+            data = await answer
+            self._next = self._loop.create_future()
+            self._answering = False
+            if self._transport is None:
+                return
+            self._send(self._transport, data)
+
+    def _send(self, transport: asyncio.Transport, data: bytes) -> None:
+        transport.write(data)
+        self._idle_since = self._loop.time()
+        if self._closing:
+            transport.close()
+        elif self._early:
+            early, self._early = self._early, b""
+            transport.resume_reading()
+            self.data_received(early)
+
+    def _wait_with(self, data: bytes) -> None:
+        """The next request came before the answer to this one."""
+        self._early += data
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def _hand_over(self, data: bytes) -> None:
+        """From here on it is aiohttp's connection."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._let_go()
+        successor = self._aiohttp()
+        transport.set_protocol(successor)
+        successor.connection_made(transport)
+        successor.data_received(data)
 
     # --- what the parser calls ----------------------------------------------------------------------------------------
 
@@ -128,45 +169,16 @@ class Connection(asyncio.Protocol):
         self._body = b""
         self._whole = False
 
-    async def _send(self, answer: Awaitable[bytes]) -> None:
-        data = await answer
-        self._answering = None
-        if self._transport is None:
-            return
-        self._transport.write(data)
-        self._idle_since = self._loop.time()
-        if self._closing:
-            self._transport.close()
-        elif self._early:
-            early, self._early = self._early, b""
-            self._transport.resume_reading()
-            self.data_received(early)
-
-    def _wait_with(self, data: bytes) -> None:
-        """The next request came before the answer to this one."""
-        self._early += data
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def _hand_over(self, data: bytes) -> None:
-        """From here on it is aiohttp's connection."""
-        transport = self._transport
-        if transport is None:
-            return
-        self._let_go()
-        successor = self._aiohttp()
-        transport.set_protocol(successor)
-        successor.connection_made(transport)
-        successor.data_received(data)
-
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> "asyncio.Task[None] | None":
         """Take no more requests. Hangs up when the one that is being answered, which is returned, is answered."""
         self._closing = True
-        if self._answering is None and self._transport is not None:
+        if self._answering:
+            return self._work
+        if self._transport is not None:
             self._transport.close()
-        return self._answering
+        return None
 
     def abort(self) -> None:
         """Hang up now."""
@@ -175,12 +187,14 @@ class Connection(asyncio.Protocol):
 
     def _let_go(self) -> None:
         self._transport = None
+        if not self._next.done():
+            self._next.set_result(None)
         self._watchdog.cancel()
         self._forget(self)
 
     def _close_if_idle(self) -> None:
         left = self._idle_since + _MAX_IDLE - self._loop.time()
-        if left <= 0 and self._answering is None:
+        if left <= 0 and not self._answering:
             self.close()
         else:
             self._watchdog = self._loop.call_later(max(left, 1.0), self._close_if_idle)

@@ -60,13 +60,15 @@ class Receiver:
             return await self._unread(headers, exc)
         reach(Failpoint.BODY_READ)
         content_type = headers.get("content-type")
+        item: Event | Rejected | None = None
         if isinstance(headers, dict):
-            mode, items = parse_plain_http(content_type, headers, body)
-        else:
+            item = parse_plain_http(content_type, headers, body)
+        if item is None:
             mode, items = parse_http(content_type, headers.items(), body)
-        if mode is Mode.BATCH:
-            return await self._batch(headers, items)
-        ticket = await self._intake.offer(items[0])
+            if mode is Mode.BATCH:
+                return await self._batch(headers, items)
+            item = items[0]
+        ticket = await self._intake.offer(item)
         return self._accepted(headers, QUEUED, ticket.correlation_id)
 
     async def greet(self, request: web.BaseRequest) -> Answer:
