@@ -18,6 +18,9 @@ OWN_FILES = {
 }
 """What the node's processes see instead of the machine's."""
 
+OPEN, ENDED = "open", "ended"
+"""Files of the keeper's: where the doors are, once they are open; and why the node has ended, if it has."""
+
 # What the kubelet would set on the whole machine; it is shown these instead, and finds them set.
 SYSCTLS = {
     "vm/overcommit_memory": "1",
@@ -36,10 +39,9 @@ class Layout:
     folder: Path
     programs: Path
     api_port: int
-    kubelet_port: int
-    registry_port: int
+    kubelet_port: int = 0
     cgroup: str = ""
-    """The keeper's to name."""
+    """The last two are the keeper's to say."""
 
     @property
     def socket(self) -> Path:

@@ -52,13 +52,17 @@ def remove(name: str) -> None:
                 break
 
 
-def remove_orphans() -> None:
+def orphans() -> set[str]:
     """What keepers left who were killed before they could tidy up."""
     names = {group.name for hierarchy in _hierarchies() for group in hierarchy.glob(f"{PREFIX}*")}
-    for name in names:
-        if not Path("/proc", name.removeprefix(PREFIX)).exists():
-            with contextlib.suppress(OSError):
-                remove(name)
+    return {name for name in names if not Path("/proc", name.removeprefix(PREFIX)).exists()}
+
+
+def remove_orphans() -> None:
+    """As far as they can be removed."""
+    for name in orphans():
+        with contextlib.suppress(OSError):
+            remove(name)
 
 
 def processes(name: str) -> dict[str, list[str]]:

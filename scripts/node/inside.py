@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from node.configuration import OWN_FILES, RUNC, SYSCTLS, Layout
-from node.places import ADDRESSES, BRIDGE, BUILDKITD, GATEWAY, NODE
+from node.configuration import ENDED, OWN_FILES, RUNC, SYSCTLS, Layout
+from node.places import ADDRESSES, BRIDGE, BRIDGE_ADDRESS, BUILDKITD, GATEWAY, NODE
 
 _POLL = 0.05
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,7 +36,8 @@ def see_own_folders(folder: Path) -> None:
 def make_network() -> None:
     """A bridge with an address for each server; Pods come to it by themselves."""
     _run("ip", "link", "set", "lo", "up")
-    _run("ip", "link", "add", BRIDGE, "type", "bridge")
+    # Otherwise it takes the lowest address of its ports, and changes it as Pods come and go, which Pods learn late.
+    _run("ip", "link", "add", BRIDGE, "address", BRIDGE_ADDRESS, "type", "bridge")
     for address in ADDRESSES:
         _run("ip", "address", "add", f"{address}/24", "dev", BRIDGE)
     _run("ip", "link", "set", BRIDGE, "up")
@@ -120,7 +121,7 @@ def main(layout: Layout) -> None:
     see_own_folders(layout.folder)
     make_network()
     ended = bury_until_one_ends(start(layout))
-    (layout.folder / "ended").write_text(ended)
+    (layout.folder / ENDED).write_text(ended)
     raise SystemExit(ended)
 
 

@@ -7,17 +7,19 @@ loopback and the node's own network.
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
 from node import configuration, control_groups
-from node.configuration import Layout
+from node.configuration import ENDED, OPEN, Layout
 from node.network import NetworkNamespace, listening, open_door
 from node.places import HTTPS, REGISTRY
 
@@ -26,26 +28,17 @@ UNSHARE = "unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-chi
 _POLL = 0.02
 
 
-async def keep(layout: Layout) -> None:
-    """Until the lifeline is cut."""
-    with (layout.folder / "inside.log").open("wb") as log:
-        inside = await asyncio.create_subprocess_exec(
-            *UNSHARE,
-            sys.executable,
-            "-m",
-            "node.inside",
-            layout.as_json(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+async def keep(layout: Layout, kubelet: socket.socket) -> None:
+    """Until the lifeline is cut. ``kubelet`` waits for those who want to talk to the node's."""
     cut = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, cut.set)
     loop.add_reader(sys.stdin.fileno(), cut.set)  # nothing is ever written to it: readable means closed
+    command = [*UNSHARE, sys.executable, "-m", "node.inside", layout.as_json()]
+    with (layout.folder / "inside.log").open("wb") as log:
+        inside = await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        doors = await _open_doors(layout, inside.pid)
-        (layout.folder / "inside.pid").write_text(str(inside.pid))
+        doors = await _open_doors(layout, inside.pid, kubelet)
         # When the node ends by itself, its starter finds out, and wants to read the logs.
         await cut.wait()
         for door in doors:
@@ -56,18 +49,22 @@ async def keep(layout: Layout) -> None:
         await inside.wait()
 
 
-async def _open_doors(layout: Layout, pid: int) -> list[asyncio.Server]:
+async def _open_doors(layout: Layout, pid: int, kubelet: socket.socket) -> list[asyncio.Server]:
     """To the kubelet, whom the API server asks for logs, and to the registry; and from there to the API server."""
     network = NetworkNamespace(pid)
     while network.is_ours:  # noqa: ASYNC110 -- the kernel tells nobody
         await asyncio.sleep(_POLL)
-    kubelet, registry = layout.kubelet_port, layout.registry_port
+    registry = listening(socket.socket, (LOOPBACK, 0))
     api = LOOPBACK, layout.api_port
-    return [
-        await open_door(listening(socket.socket, (LOOPBACK, kubelet)), network.socket, (LOOPBACK, kubelet)),
-        await open_door(listening(socket.socket, (LOOPBACK, registry)), network.socket, (REGISTRY, HTTPS)),
+    doors = [
+        await open_door(kubelet, network.socket, (LOOPBACK, layout.kubelet_port)),
+        await open_door(registry, network.socket, (REGISTRY, HTTPS)),
         await open_door(listening(network.socket, api), socket.socket, api),
     ]
+    unfinished = layout.folder / "open.part"
+    unfinished.write_text(json.dumps({"pid": pid, "registry_port": registry.getsockname()[1]}))
+    unfinished.rename(layout.folder / OPEN)
+    return doors
 
 
 def main(layout: Layout, *folders: str) -> None:
@@ -76,9 +73,14 @@ def main(layout: Layout, *folders: str) -> None:
     control_groups.remove_orphans()
     name = control_groups.make(os.getpid())
     try:
-        named = replace(layout, cgroup=name)
-        configuration.write_all(named)
-        asyncio.run(keep(named))
+        kubelet = listening(socket.socket, (LOOPBACK, 0))
+        complete = replace(layout, cgroup=name, kubelet_port=kubelet.getsockname()[1])
+        configuration.write_all(complete)
+        asyncio.run(keep(complete, kubelet))
+    except Exception:  # noqa: BLE001 -- whatever it is, the starter wants to read it
+        traceback.print_exc()
+        (layout.folder / ENDED).write_text("the keeper has failed")
+        sys.stdin.read()
     finally:
         control_groups.remove(name)
         for folder in folders:

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from certificates import make_authority, make_certificate
-from child_programs import LOOPBACK, Program, ProgramError, free_port
+from child_programs import LOOPBACK, Program, ProgramError
 from control_plane import Binaries, ControlPlane, Extras, Missing, find_binaries
 
 from node import control_groups, stock
-from node.configuration import CNI_PLUGINS, OWN_FILES, RUNC, Layout
+from node.configuration import CNI_PLUGINS, ENDED, OPEN, OWN_FILES, RUNC, Layout
 from node.git_server import BACKEND
 from node.network import NetworkNamespace
 from node.places import GIT_NAME, NODE, REGISTRY_NAME
@@ -161,7 +161,7 @@ class Node:
         self.plane.check_alive()
         if self._scheduler is not None:
             self._scheduler.check_alive()
-        if self._keeper is None or self._keeper.poll() is not None or (self.folder / "ended").exists():
+        if self._keeper is None or self._keeper.poll() is not None or (self.folder / ENDED).exists():
             raise ProgramError("the node has ended: " + self._last_words())
 
     def import_images(self, *archives: Path) -> None:
@@ -182,7 +182,7 @@ class Node:
 
     def network(self) -> NetworkNamespace:
         """Where the Pods are."""
-        return NetworkNamespace(int((self.folder / "inside.pid").read_text()))
+        return NetworkNamespace(self._opened()["pid"])
 
     def _ctr(self, *args: str) -> str:
         command = ["ctr", "--address", str(self.folder / "c.sock"), "--namespace", "k8s.io", *args]
@@ -216,15 +216,7 @@ class Node:
             (self.folder / name).mkdir(parents=True)
 
     def _start_keeper(self) -> None:
-        layout = Layout(
-            folder=self.folder,
-            programs=programs_folder(),
-            api_port=self.plane.port,
-            kubelet_port=free_port(),
-            registry_port=free_port(),
-        )
-        self.registry_url = f"https://localhost:{layout.registry_port}"
-        self._registry = Registry(self.registry_url, self.ca_file, self.account)
+        layout = Layout(folder=self.folder, programs=programs_folder(), api_port=self.plane.port)
         config = json.loads(self.plane.kubeconfig.read_text())
         config["users"][0]["user"] = {"token": self._kubelet_token}
         (self.folder / "kubelet.kubeconfig").write_text(json.dumps(config))
@@ -244,7 +236,13 @@ class Node:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until((self.folder / "inside.pid").exists, "the node's network")
+        self._wait_until((self.folder / OPEN).exists, "the node's network")
+        self.registry_url = f"https://localhost:{self._opened()['registry_port']}"
+        self._registry = Registry(self.registry_url, self.ca_file, self.account)
+
+    def _opened(self) -> dict[str, int]:
+        opened: dict[str, int] = json.loads((self.folder / OPEN).read_text())
+        return opened
 
     def _start_scheduler(self) -> None:
         command = [
@@ -285,7 +283,7 @@ class Node:
         """What the logs end with, of the parts that wrote something."""
         logs = sorted(self.folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
         tails = {log.stem: log.read_text(errors="replace").splitlines()[-_TAIL:] for log in logs}
-        ended = self.folder / "ended"
+        ended = self.folder / ENDED
         first = ended.read_text() if ended.exists() else ""
         return first + "".join(f"\n--- {name}\n" + "\n".join(lines) for name, lines in tails.items() if lines)
 

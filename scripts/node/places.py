@@ -4,6 +4,7 @@ Servers have names in ``example.com``, as in the documents; the node's own name 
 """
 
 BRIDGE = "cni0"
+BRIDGE_ADDRESS = "0a:58:0a:f4:00:01"
 NETWORK = "10.244.0.0/24"
 PODS = "10.244.0.20", "10.244.0.250"
 """The first and the last address that Pods get."""

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from node import stock
-from node.control_groups import PREFIX
+from node import control_groups, stock
 from node.node import Node
 
 from tests.contract.harness import eventually
@@ -29,21 +28,16 @@ with Node() as node:
 
 def left_of(*folders: str) -> list[str]:
     """Folders, control groups and processes of a node."""
-    groups = Path("/sys/fs/cgroup").glob(f"**/{PREFIX}*")
-    living = [str(group) for group in groups if not Path("/proc", group.name.removeprefix(PREFIX)).exists()]
-    processes = [
-        line.read_text(errors="replace").replace("\0", " ")
-        for line in Path("/proc").glob("[0-9]*/cmdline")
-        if _mentions(line, folders)
-    ]
-    return [folder for folder in folders if Path(folder).exists()] + living + processes
+    commands = [_command(line) for line in Path("/proc").glob("[0-9]*/cmdline")]
+    processes = [command for command in commands if any(folder in command for folder in folders)]
+    return [folder for folder in folders if Path(folder).exists()] + sorted(control_groups.orphans()) + processes
 
 
-def _mentions(line: Path, folders: tuple[str, ...]) -> bool:
+def _command(line: Path) -> str:
     try:
-        return any(folder in line.read_text(errors="replace") for folder in folders)
+        return line.read_text(errors="replace").replace("\0", " ")
     except OSError:  # it has just ended
-        return False
+        return ""
 
 
 def machine() -> dict[str, str]:
