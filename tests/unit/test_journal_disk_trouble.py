@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -17,7 +17,8 @@ import structlog
 from structlog.typing import EventDict
 
 from builder.adapters.memory_cluster import MemoryCluster
-from builder.adapters.sqlite_journal import SqliteJournal
+from builder.adapters.sqlite_journal import SqliteJournal, room
+from builder.adapters.sqlite_journal.file import connect
 from builder.adapters.sqlite_journal.schema import VERSION
 from builder.app import assemble
 from builder.errors import StartError, StorageError
@@ -133,6 +134,14 @@ async def test_a_disk_that_we_filled_ourselves_is_worked_off(tmp_path: Path, siz
                 await settled(receipt, end)
             await until(lambda: journal.trouble is None)
             assert await journal.admit(entry("after")) is not None
+
+
+def test_a_disk_that_does_not_tell_its_size_is_not_full(tmp_path: Path) -> None:
+    """Some file systems say nothing but zeros."""
+    with small(tmp_path, "0") as disk:
+        path = disk / "journal.sqlite3"
+        with closing(connect(path, suspect=False)) as connection:
+            assert room.left(path, connection) > 2**40
 
 
 async def settled(receipt: Receipt, end: Result) -> None:

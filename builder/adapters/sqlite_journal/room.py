@@ -10,6 +10,8 @@ from pathlib import Path
 
 _MOST, _LEAST = 16 * 2**20, 2**18
 _SHARE = 8
+_UNKNOWN = 2**62
+"""Of a file system that does not say how large it is: then only the writing itself shows."""
 
 GROWTH = 3
 """Bytes that the disk is asked for by one byte of an event: in the log, in the file, and what goes with it."""
@@ -25,6 +27,8 @@ def log_limit(path: Path) -> int:
 def left(path: Path, connection: sqlite3.Connection) -> int:
     """Bytes that new events may take; 0 if that is next to nothing."""
     disk, limit = os.statvfs(path.parent), log_limit(path)
+    if disk.f_blocks == 0:
+        return _UNKNOWN
     (page,) = connection.execute("PRAGMA page_size").fetchone()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
