@@ -18,6 +18,9 @@ Delivers: TypeAlias = Mapping[bytes, Callable[[dict[str, str], bytes], Awaitable
 _MAX_PIECE = 2**16
 """Bytes of a request that is taken here. More than that comes in pieces anyway."""
 
+_MAX_HEADERS = 64
+"""Headers of a request that is taken here."""
+
 _UNUSUAL = frozenset({"connection", "expect", "transfer-encoding", "upgrade"})
 """Headers that say something about the connection or the body's way over it."""
 
@@ -150,7 +153,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One of its headers. Whatever is raised here makes ``feed_data`` raise."""
         key = name.decode().lower()
-        if key in _UNUSUAL or key in self._headers:
+        if key in _UNUSUAL or key in self._headers or len(self._headers) == _MAX_HEADERS:
             raise ValueError(key)
         self._headers[key] = value.decode("ascii")
 

@@ -59,18 +59,12 @@ class HttpServer:
             route.path.encode(): partial(self._deliver, route.deliver) for route in routes if route.deliver is not None
         }
         self._connections: set[Connection] = set()
-        self._aiohttp = web.Server(
-            self._handle,
-            request_factory=partial(_request, asyncio.get_running_loop(), max_body_size),
-            access_log=None,
-            auto_decompress=False,  # ``body`` does it: what cannot be decoded must be answered, and kept, by us
-            logger=_silent(),
-            max_field_size=_MAX_HEADER,
-        )
+        make = partial(_request, asyncio.get_running_loop(), max_body_size)
+        self._aiohttp = web.Server(self._handle, request_factory=make)
 
     def __call__(self) -> Connection:
         """The protocol of one connection."""
-        connection = Connection(self._delivers, _MAX_HEADER, self._aiohttp, self._connections.discard)
+        connection = Connection(self._delivers, _MAX_HEADER, self._successor, self._connections.discard)
         self._connections.add(connection)
         return connection
 
@@ -85,6 +79,17 @@ class HttpServer:
         for one in connections:
             one.abort()
         await self._aiohttp.shutdown(_LAST_WORDS)
+
+    def _successor(self) -> "_RequestHandler":
+        return _RequestHandler(
+            self._aiohttp,
+            self._stats,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            auto_decompress=False,  # ``body`` does it: what cannot be decoded must be answered, and kept, by us
+            logger=_silent(),
+            max_field_size=_MAX_HEADER,
+        )
 
     async def _deliver(self, deliver: Deliver, headers: dict[str, str], body: bytes) -> bytes:
         return as_bytes(headers, await self._answer(deliver(headers, body)))
@@ -113,6 +118,32 @@ class HttpServer:
             answer = problem(500, "a bug of this service; its log says more")
         self._stats.answers[_CLASSES[answer.status // 100]] += 1
         return answer
+
+
+class _RequestHandler(web.RequestHandler):
+    """aiohttp's protocol, which says in our way what it cannot read: that is no event yet, and nobody's dead letter."""
+
+    __slots__ = ("_stats",)
+
+    def __init__(self, server: web.Server, stats: Stats, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._stats = stats
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """See ``web.RequestHandler``."""
+        if exc is None or message is None or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        self._stats.answers[_CLASSES[status // 100]] += 1
+        words = message.strip().partition("\n")[0].rstrip(":")
+        response = as_response(request.headers, problem(status, f"cannot be read as HTTP: {words}"))
+        response.force_close()
+        return response
 
 
 _CLASSES = {status: f"{status}xx" for status in range(1, 6)}

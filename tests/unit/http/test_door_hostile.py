@@ -1,6 +1,7 @@
 """Whatever comes over the wire, the service answers with a 4xx at most, keeps its head, and serves the next one."""
 
 import asyncio
+import json
 import logging
 from urllib.parse import quote
 
@@ -62,7 +63,8 @@ NO_HTTP = {
 async def test_no_http(door: Door, request_bytes: bytes) -> None:
     """What is no HTTP, or could be read in two ways (request smuggling), ends at the parser: it is no event yet."""
     answer = await door.exchange(request_bytes)
-    assert answer.status == 400
+    assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert json.loads(answer.body)["detail"].startswith("cannot be read as HTTP: ")
     assert (door.queued(), await door.letters()) == ([], [])
     await assert_alive(door)
 
