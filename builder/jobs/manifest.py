@@ -36,6 +36,10 @@ def build_job(request: BuildRequest, settings: Settings) -> Manifest:
             **({"suspend": True} if _queue(settings) else {}),
             "activeDeadlineSeconds": request.build_timeout,
             "backoffLimit": settings.kaniko.backoff_limit,
+            # A node that is drained, or needs its room, costs the build its Pod and no try. Another Pod begins when the
+            # first has ended, and not, as is the default, as soon as it is asked to: one builder at a time.
+            "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]},
+            "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": round(settings.kaniko.ttl_after_finished),
             "template": {
                 # A side-car that some webhook adds must not be what `kubectl logs` shows.

@@ -1,7 +1,6 @@
 """Builds that fail, on a real node: what each looks like, that nothing claims success, and that nothing of it lives on."""
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,20 +98,6 @@ async def test_builds_that_fail(name: str, installations: Installations, node: N
         assert await installed.service.statuses(sources.event(target, **road.wish)) == [202]
     await asyncio.gather(*(check_end(installed, target, road) for target, road in place.roads.items()))
     await check_no_success(installed, *place.roads)
-
-
-async def test_an_evicted_build_is_not_tried_again(buildkit: Installation, node: Node, tmp_path: Path) -> None:
-    """As by a node under pressure, or one that is drained: the Pod is gone, and with ``backoffLimit: 0`` so is the build."""
-    sources = Sources(node, tmp_path)
-    sources.commit(HELLO, Dockerfile=f"{BASE}RUN sleep 600\n")
-    assert await buildkit.service.statuses(sources.event("evicted")) == [202]
-    pod = await buildkit.running("evicted")
-    name = pod["metadata"]["name"]
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
-    path = f"/api/v1/namespaces/{buildkit.namespace.name}/pods/{name}/eviction"
-    await buildkit.namespace.kubectl("create", f"--raw={path}", "-f", "-", stdin=json.dumps(eviction))
-    await check_end(buildkit, "evicted", Road(FAILED, None))
-    await check_no_success(buildkit, "evicted")
 
 
 async def check_end(installed: Installation, target: str, road: Road) -> None:

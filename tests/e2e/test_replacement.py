@@ -1,5 +1,6 @@
 """One target, several requests, on a node that takes its time to stop a Pod: never two builders at one moment."""
 
+import json
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +82,23 @@ async def test_one_builder_at_a_time(policy: str, installations: Installations, 
     assert third.job["metadata"]["uid"] != second.job["metadata"]["uid"]
     outcomes = (await installed.service.stats())["outcomes"]
     assert {outcome: count for outcome, count in outcomes.items() if count} == {"created": 3}
+
+
+async def test_an_evicted_build_goes_on_in_another_pod(buildkit: Installation, node: Node, tmp_path: Path) -> None:
+    """As by a node that is drained or needs its room: no try is lost, and the second Pod waits for the first one's end."""
+    sources = Sources(node, tmp_path)
+    sources.commit(EXAMPLES / "hello", Dockerfile=SLOW)
+    with Witness(node) as witness:
+        await begun(buildkit, sources.event("evicted", environment={"PAUSE": "5"}))
+        pod = await buildkit.running("evicted")
+        name = pod["metadata"]["name"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        path = f"/api/v1/namespaces/{buildkit.namespace.name}/pods/{name}/eviction"
+        await buildkit.namespace.kubectl("create", f"--raw={path}", "-f", "-", stdin=json.dumps(eviction))
+        build = await buildkit.ended("evicted")
+    buildkit.check_success(build)
+    assert build.pod["metadata"]["name"] != name
+    assert witness.builders == [0, 1, 1]
 
 
 async def begun(installed: Installation, document: Document) -> str:

@@ -237,11 +237,14 @@ def expect_the_usual(job: Manifest, document: Document, engine: str) -> None:
         "parallelism": 1,
         "completions": 1,
         "completionMode": "NonIndexed",
-        "podReplacementPolicy": "TerminatingOrFailed",
         "manualSelector": False,
         "suspend": False,
         "activeDeadlineSeconds": 1800,
         "backoffLimit": 0,
+        "podFailurePolicy": {
+            "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+        },
+        "podReplacementPolicy": "Failed",
         "ttlSecondsAfterFinished": 3600,
     }
 

@@ -39,6 +39,8 @@ JOB: dict[str, Any] = {
     "spec": {
         "activeDeadlineSeconds": 1800,
         "backoffLimit": 0,
+        "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]},
+        "podReplacementPolicy": "Failed",
         "ttlSecondsAfterFinished": 3600,
         "template": {
             "metadata": {
