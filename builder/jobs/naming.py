@@ -80,4 +80,5 @@ def _closed(text: str, limit: int, *identity: str) -> str:
 def _digest(*parts: str) -> str:
     # Lengths in front keep ("ab", "c") and ("a", "bc") apart.
     text = "".join(f"{len(part)}:{part}" for part in parts)
-    return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()[:_HASH_LENGTH]
+    digest = hashlib.sha256(text.encode()).digest()[:15]  # more than the name has room for
+    return base64.b32encode(digest).decode().lower()[:_HASH_LENGTH]

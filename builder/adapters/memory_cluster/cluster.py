@@ -1,12 +1,13 @@
 """The calls of the port, the play of the builds, and who sees it."""
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Self
+
+from pydantic_core import to_json
 
 from builder.adapters.memory_cluster.job import MemoryJob, State
 from builder.adapters.memory_cluster.rules import check_job
@@ -66,7 +67,7 @@ class MemoryCluster:
             name=name,
             namespace=self.namespace,
             uid=str(uuid.uuid4()),
-            text=json.dumps(job),
+            text=to_json(job),
             created_at=self._now(),
             deadline=spec.get("activeDeadlineSeconds"),
             time_to_live=spec.get("ttlSecondsAfterFinished"),

@@ -1,11 +1,12 @@
 """One Job of the embedded cluster: what has happened to it, and how the API server would show that."""
 
 import asyncio
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, assert_never
+
+from pydantic_core import from_json
 
 from builder.models import Manifest
 
@@ -33,7 +34,7 @@ class MemoryJob:
     name: str
     namespace: str
     uid: str
-    text: str
+    text: bytes
     created_at: float
     deadline: int | None
     time_to_live: int | None
@@ -58,7 +59,7 @@ class MemoryJob:
 
     def manifest(self) -> Manifest:
         """The Job as a GET shows it, with the defaults of the Job itself; those of its Pod are left out."""
-        job: Manifest = json.loads(self.text)
+        job: Manifest = from_json(self.text)
         spec, template = job["spec"], job["spec"]["template"]
         backoff_limit = spec.get("backoffLimit", 6)
         defaults = {
