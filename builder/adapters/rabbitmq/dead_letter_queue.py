@@ -42,7 +42,6 @@ class DeadLetterQueue:
         self._publishing: Channel | None = None
         self._looking: AbstractChannel | None = None
         self._there = 0
-        self._seen: list[AbstractIncomingMessage] = []
 
     @classmethod
     @asynccontextmanager
@@ -70,7 +69,7 @@ class DeadLetterQueue:
         """Take one away for good."""
         async for letter, message in self._held():
             if letter.id == letter_id:
-                await message.ack()
+                await self._take_away(message)
                 return
         raise self._unknown(letter_id)
 
@@ -119,7 +118,11 @@ class DeadLetterQueue:
             msg = "the broker did not confirm in time; the letter stays, and its copy may have arrived"
             raise BrokerAway(msg) from exc
         with plain_words():
-            await message.ack()
+            await self._take_away(message)
+
+    async def _take_away(self, message: AbstractIncomingMessage) -> None:
+        await message.ack()
+        self._there -= 1
 
     async def _held(self) -> AsyncIterator[tuple[BrokerLetter, AbstractIncomingMessage]]:
         """Those that are there now, the oldest first, held until the end, unless acked.
@@ -133,12 +136,11 @@ class DeadLetterQueue:
             except ChannelNotFoundEntity as exc:
                 msg = f"the broker has no queue {self._queue} (topology declare makes it)"
                 raise BrokerError(msg) from exc
-            self._there, self._seen = queue.declaration_result.message_count or 0, []
+            self._there = queue.declaration_result.message_count or 0
             for _ in range(self._there):
                 message = await queue.get(fail=False)
                 if message is None:
                     break
-                self._seen.append(message)
                 yield BrokerLetter(message.body, message.content_type, message.message_id, message.headers), message
         await self._give_back()
 
@@ -147,12 +149,11 @@ class DeadLetterQueue:
         looked, self._looking = self._looking, None
         if looked is None:
             return
-        wanted = self._there - sum(message.processed for message in self._seen)
         with suppress(BrokerError), plain_words():
             await looked.close()
             channel = await self._connection.channel()
             async with asyncio.timeout(_PUT_BACK):
-                while (await _ready(channel, self._queue)) < wanted:  # noqa: ASYNC110 -- AMQP can only be asked
+                while (await _ready(channel, self._queue)) < self._there:  # noqa: ASYNC110 -- AMQP can only be asked
                     await asyncio.sleep(0.02)
             await channel.close()
 
