@@ -78,11 +78,11 @@ def _spawn(command: list[str], log: Path, environ: Mapping[str, str] | None) -> 
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
-            preexec_fn=_die_with_parent() if sys.platform == "linux" else None,  # noqa: PLW1509 -- see there
+            preexec_fn=die_with_parent() if sys.platform == "linux" else None,  # noqa: PLW1509 -- see there
         )
 
 
-def _die_with_parent() -> Callable[[], None]:
+def die_with_parent() -> Callable[[], None]:
     """Make a child's first act: ask the kernel to kill it when its parent dies.
 
     A test run that is killed with SIGKILL (out of memory, CI time-out) runs no cleanup, and the programs would stay for

@@ -4,16 +4,15 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 from broker import Broker
-from child_programs import LOOPBACK, ProgramError, free_port
+from child_programs import LOOPBACK, Program, ProgramError, free_port
 from node.installation import REPOSITORY, install
 from node.node import Node
 from node.places import GIT_NAME
@@ -31,39 +30,31 @@ _LOOK = 0.5
 
 
 @contextlib.contextmanager
-def serving(environ: Mapping[str, str], log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The service as a process, and where it listens. It is not killed at the end, but may finish what it does."""
+def serving(environ: Mapping[str, str], log: Path) -> Iterator[tuple[str, Program]]:
+    """The service as a process, and where it listens. At the end it may finish what it does."""
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "builder",
-        "serve",
-        f"--host={LOOPBACK}",
-        f"--port={port}",
-        f"--namespace={NAMESPACE}",
-    ]
-    with log.open("wb") as output:
-        service = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | dict(environ), stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        url = f"http://{LOOPBACK}:{port}"
-        _wait_until_ready(url, service, log)
-        yield url, service
-    finally:
-        service.terminate()
-        service.wait()
+    flags = f"--host={LOOPBACK}", f"--port={port}", f"--namespace={NAMESPACE}"
+    command = [sys.executable, "-m", "builder", "serve", *flags]
+    with ThreadPoolExecutor(max_workers=1) as spawner:
+        service = Program(command, log, spawner, os.environ | dict(environ))
+        try:
+            url = f"http://{LOOPBACK}:{port}"
+            _wait_until_ready(url, service)
+            yield url, service
+        finally:
+            service.signal(signal.SIGTERM)
+            service.wait(_PATIENCE)
 
 
-def _wait_until_ready(url: str, service: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(url: str, service: Program) -> None:
     deadline = time.monotonic() + _PATIENCE
-    while service.poll() is None and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        service.check_alive()
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/health/ready", trust_env=False).is_success:
                 return
         time.sleep(_LOOK)
-    message = f"the service is not ready; its log ends with:\n{log.read_text()[-2000:]}"
+    message = f"{service.name} is not ready; {service.log_tail()}"
     raise ProgramError(message)
 
 
@@ -105,10 +96,11 @@ Ctrl-C ends it and removes everything.""",
 def look_by_hand() -> None:
     """All of it, until KeyboardInterrupt."""
     print("starting a control plane, a node and a broker: half a minute at most", flush=True)
-    with Node() as node, Broker() as broker, tempfile.TemporaryDirectory(prefix="chain-") as place:
+    with Node() as node, Broker() as broker:
         commit(node.repositories / "public/examples.git", ROOT / "examples")
         asyncio.run(declare(broker))
-        folder = Path(place)
+        folder = node.folder / "service"
+        folder.mkdir()
         environ = install(node, folder, NAMESPACE, components=["buildkit"])
         environ |= {
             "BUILDER_JOURNAL__PATH": str(folder / "journal.sqlite3"),
@@ -119,12 +111,10 @@ def look_by_hand() -> None:
         with serving(environ, log) as (url, service):
             print(f"the service is at {url}, its log is {log}")
             say_what_to_try(node, broker, url)
-            while service.poll() is None:
-                node.check_alive()
-                broker.check_alive()
+            while True:
+                for part in (node, broker, service):
+                    part.check_alive()
                 time.sleep(_LOOK)
-            message = f"the service has ended:\n{log.read_text()[-2000:]}"
-            raise ProgramError(message)
 
 
 def main() -> int:

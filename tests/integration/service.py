@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from child_programs import die_with_parent
 
 from builder import failpoints
 from builder.failpoints import Failpoint
@@ -80,6 +81,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=output,
+                preexec_fn=die_with_parent() if sys.platform == "linux" else None,  # noqa: PLW1509 -- see there
             )
         return cls(process, log)
 
