@@ -143,6 +143,7 @@ def _kubelet(layout: Layout) -> dict[str, Any]:
         },
         "authorization": {"mode": "AlwaysAllow"},
         "imageGCHighThresholdPercent": 100,
+        "volumeStatsAggPeriod": "5s",  # by default a minute passes before a full volume is seen
         "evictionHard": dict.fromkeys(nothing, "0%"),
         # Twenty times a second instead of five: two builds side by side are many calls.
         "kubeAPIQPS": 100,

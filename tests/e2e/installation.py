@@ -19,7 +19,7 @@ from tests.integration.namespace import Namespace
 from tests.integration.service import Service, Services
 
 OURS = "build.notifi.network/"
-LONG = 180.0
+LONG = 300.0
 """Seconds that a build may take on a machine that has much else to do; it takes three to five."""
 
 
