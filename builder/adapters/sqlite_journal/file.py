@@ -110,7 +110,7 @@ def _open(path: Path, check: str = "quick_check") -> sqlite3.Connection:
     # Events may hold secrets: nobody else reads the file, nor those that SQLite puts beside it with the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     # Transactions are begun by hand. The connection is made and used in the writer's thread alone.
-    connection = sqlite3.connect(path, isolation_level=None, cached_statements=64)
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=128)
     try:
         version = version_of(connection)  # before anything is written
         connection.execute("PRAGMA journal_mode = WAL")

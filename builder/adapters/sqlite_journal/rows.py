@@ -63,7 +63,7 @@ def priority_of(stored: object) -> int:
 def document_of(result: Result) -> str:
     """A result as JSON."""
     failure = None if result.failure is None else [result.failure.reason, result.failure.message]
-    return _encode(
+    return to_json(
         {
             "event_id": result.event_id,
             "event_source": result.event_source,
@@ -77,7 +77,7 @@ def document_of(result: Result) -> str:
             "image": result.image,
             "failure": failure,
         }
-    )
+    ).decode()
 
 
 def result_of(document: str) -> Result:
