@@ -26,6 +26,9 @@ _MAX_DATA = 2**14
 
 _PART = "[A-Za-z0-9_][A-Za-z0-9._-]*"
 _URL = rf"^https://[a-z0-9.-]+/{_PART}/{_PART}(?:/{_PART})?$"
+# A branch without dots and slashes that is too short to be a hash in capitals, or a commit's hash.
+_REF = r"^(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,38}|[0-9a-f]{40})$"
+_HASH_LENGTH = 40
 _ARCHIVES = (".tar.gz", ".tgz")
 _BUILD_TYPES = {build_type.value: build_type for build_type in BuildType}
 _ENGINE_VARIABLES = ENGINE_VARIABLES.encode()
@@ -74,6 +77,7 @@ def _validator() -> Callable[[bytes], dict[str, Any]]:
         priority=priority,
         build_type=core_schema.literal_schema(list(_BUILD_TYPES)),
         runtime=_text(),
+        ref=_text(_REF),
         build_timeout=_whole_number(1),
         environment=core_schema.dict_schema(_text("^[A-Za-z_][A-Za-z0-9_]*$", 128), _text(), max_length=64),
     )
@@ -117,7 +121,7 @@ def plain_request(event: Event, accepted_at: datetime, build: Build, intake: Int
     runtime, build_timeout, inner_priority = get("runtime"), get("build_timeout"), get("priority")
     priority: int | None = data.get("priority", inner_priority)
     build_type = _build_type(get("build_type"), runtime)
-    source = _source(get("source_url"), build.two_level_hosts, intake.allowed_source_hosts)
+    source = _source(get("source_url"), get("ref"), build.two_level_hosts, intake.allowed_source_hosts)
     if (
         source is None
         or build_type is None
@@ -152,12 +156,18 @@ def _build_type(word: str | None, runtime: str | None) -> BuildType | None:
     return None if word == "function" and runtime is None else _BUILD_TYPES[word]
 
 
-def _source(url: str, two_level_hosts: Collection[str], allowed_hosts: tuple[str, ...]) -> Source | None:
+def _source(
+    url: str, ref: str | None, two_level_hosts: Collection[str], allowed_hosts: tuple[str, ...]
+) -> Source | None:
     _, _, host, owner, name, *inner = url.split("/")
     if host not in two_level_hosts or not _is_fetched_from(host, allowed_hosts) or url.endswith(_ARCHIVES):
         return None
+    if ref is not None and len(ref) != _HASH_LENGTH:
+        if ref == "refs":  # no branch, but the beginning of a longer name
+            return None
+        ref = f"refs/heads/{ref}"
     location = f"https://{host}/{owner}/{name.removesuffix('.git')}.git"
-    return Source(SourceKind.GIT, location, None, inner[0] if inner else None)
+    return Source(SourceKind.GIT, location, ref, inner[0] if inner else None)
 
 
 @lru_cache(maxsize=128)

@@ -110,6 +110,8 @@ def test_the_examples_request_is_plain() -> None:
         ("parameters.build_timeout", ...),
         ("parameters.environment", ...),
         ("parameters.environment", {"DATABASE_URL": "postgres://u:p@h:1/d", "NAME": "ü"}),
+        ("parameters.ref", "main"),
+        ("parameters.ref", "0" * 40),
         ("parameters.source_url", "https://github.com/o/r.git"),
         ("parameters.source_url", "https://github.com/o/r/tree"),
     ],
@@ -127,7 +129,10 @@ def test_what_else_is_plain(path: str, value: Any) -> None:
         ("third_party_id", "a..b"),
         ("third_party_id", ...),
         ("parameters", None),
-        ("parameters.ref", "main"),
+        ("parameters.ref", "refs"),
+        ("parameters.ref", "A" * 40),
+        ("parameters.ref", "feature/x"),
+        ("parameters.ref", None),
         ("parameters.runtime", "cobol"),
         ("parameters.build_timeout", 7201),
         ("parameters.build_timeout", True),
@@ -195,7 +200,7 @@ PARAMETERS = {
         st.sampled_from(["", "a:b", "::", "\0", "\\", '"', "ü", "line\nline"]) | JUNK,
         max_size=3,
     ),
-    "ref": st.sampled_from(["main", "-x"]),
+    "ref": st.sampled_from(["main", "-x", "refs", "a" * 39, "a" * 40, "a" * 41, "A" * 40, "a" * 64, "g" * 40, ""]),
 }  # fmt: skip
 REQUIRED = {"third_party_id", "parser_id", "source_url"}
 
