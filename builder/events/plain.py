@@ -18,6 +18,7 @@ from builder.build_settings import Build
 from builder.events.attributes import MAX_VALUE, is_name, is_traceparent, is_uri_reference, parse_time
 from builder.events.hosts import host_problem
 from builder.events.job_start import DEFAULT_PRIORITY, ENGINE_VARIABLES, ID, JOB_NAME, RESERVED_VARIABLES
+from builder.events.source_url import ARCHIVES
 from builder.models import BuildRequest, BuildType, Event, Source, SourceKind, Target
 from builder.settings import Intake
 
@@ -29,8 +30,7 @@ _URL = rf"^https://[a-z0-9.-]+/{_PART}/{_PART}(?:/{_PART})?$"
 # A branch without dots and slashes that is too short to be a hash in capitals, or a commit's hash.
 _REF = r"^(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,38}|[0-9a-f]{40})$"
 _HASH_LENGTH = 40
-_ARCHIVES = (".tar.gz", ".tgz")
-_BUILD_TYPES = {build_type.value: build_type for build_type in BuildType}
+BUILD_TYPES = {build_type.value: build_type for build_type in BuildType}
 _ENGINE_VARIABLES = ENGINE_VARIABLES.encode()
 
 
@@ -75,7 +75,7 @@ def _validator() -> Callable[[bytes], dict[str, Any]]:
     parameters = _object(
         {"source_url": _text(_URL, 512)},
         priority=priority,
-        build_type=core_schema.literal_schema(list(_BUILD_TYPES)),
+        build_type=core_schema.literal_schema(list(BUILD_TYPES)),
         runtime=_text(),
         ref=_text(_REF),
         build_timeout=_whole_number(1),
@@ -153,14 +153,14 @@ def plain_request(event: Event, accepted_at: datetime, build: Build, intake: Int
 def _build_type(word: str | None, runtime: str | None) -> BuildType | None:
     if word is None:
         return BuildType.CONTAINER if runtime is None else BuildType.FUNCTION
-    return None if word == "function" and runtime is None else _BUILD_TYPES[word]
+    return None if word == "function" and runtime is None else BUILD_TYPES[word]
 
 
 def _source(
     url: str, ref: str | None, two_level_hosts: Collection[str], allowed_hosts: tuple[str, ...]
 ) -> Source | None:
     _, _, host, owner, name, *inner = url.split("/")
-    if host not in two_level_hosts or not _is_fetched_from(host, allowed_hosts) or url.endswith(_ARCHIVES):
+    if host not in two_level_hosts or not _is_fetched_from(host, allowed_hosts) or url.endswith(ARCHIVES):
         return None
     if ref is not None and len(ref) != _HASH_LENGTH:
         if ref == "refs":  # no branch, but the beginning of a longer name

@@ -23,7 +23,7 @@ from builder.events.job_start import (
     read_job_start,
 )
 from builder.events.parsing import Rejected
-from builder.events.plain import correlation_id, plain_request, requested_at, traceparent
+from builder.events.plain import BUILD_TYPES, correlation_id, plain_request, requested_at, traceparent
 from builder.events.problems import Found, key, problems_from, quoted
 from builder.events.routing import route
 from builder.events.source_url import parse_path, parse_ref, parse_source
@@ -37,7 +37,6 @@ MAX_ENVIRONMENT_BYTES = 64 * 2**10
 _AT = "data.parameters."
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _NOTHING = Parameters()
-_BUILD_TYPES = {build_type.value: build_type for build_type in BuildType}
 
 
 def build_request(event: Event, accepted_at: datetime, build: Build, intake: Intake) -> BuildRequest:
@@ -143,7 +142,7 @@ def _runtime(wanted: str | RuntimeWord | None, build: Build, found: Found) -> st
 def _build_type(parameters: Parameters, found: Found) -> BuildType:
     if parameters.build_type is None:
         return BuildType.CONTAINER if parameters.runtime is None else BuildType.FUNCTION
-    build_type = _BUILD_TYPES[parameters.build_type]
+    build_type = BUILD_TYPES[parameters.build_type]
     if build_type is BuildType.FUNCTION and parameters.runtime is None:
         found.setdefault(f"{_AT}runtime", 'is missing; build_type "function" needs one')
     return build_type

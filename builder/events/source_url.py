@@ -33,7 +33,7 @@ _ESCAPE = r"%(?![01]|2[35EeFf]|3[Ff]|5[Cc]|7[Ff])[0-9A-Fa-f]{2}"
 # ++ gives nothing back, so that no path takes exponential time.
 _PATH = re.compile(rf"(?:/{_PART}(?:[A-Za-z0-9._~@+=,:-]++|{_ESCAPE})++)+/?")
 _QUERY = re.compile(r"(?:\?[A-Za-z0-9._~@+=,:;!&%/?-]*)?")
-_ARCHIVES = (".tar.gz", ".tgz")
+ARCHIVES = (".tar.gz", ".tgz")
 _HIGHEST_PORT = 65535
 
 _INNER_PATH = re.compile(rf"{_PART}[A-Za-z0-9._@+=~-]+(?:/{_PART}[A-Za-z0-9._@+=~-]+)*")
@@ -61,7 +61,7 @@ def parse_source(
     host = _checked_host(scheme, authority, allowed_hosts)
     segments = _segments(path)
     location = f"{scheme}://{authority}"
-    if scheme == "https" and path.endswith(_ARCHIVES):
+    if scheme == "https" and path.endswith(ARCHIVES):
         return Source(SourceKind.ARCHIVE, f"{location}{path}{query}", None, sub_path)
     if query:
         msg = "must not have a ?query; only the https address of an archive may"
