@@ -246,17 +246,37 @@ async def test_many_at_once_each_get_their_own_answer(path: Path) -> None:
     assert rows(path, "SELECT count(*) FROM events") == [(1,)]
 
 
+def fail_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next transaction fail as on a failing disk."""
+
+    def fail(_: Failpoint) -> None:
+        monkeypatch.undo()
+        raise sqlite3.OperationalError
+
+    monkeypatch.setattr(writer, "reach", fail)
+
+
+async def test_what_is_on_its_way_is_not_seen_yet(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full queue asks, and answers 202 to what was seen: it must hear of nothing that may still fail."""
+    async with opened(path) as journal:
+        fail_once(monkeypatch)
+        first = asyncio.ensure_future(journal.admit(entry("e-1")))
+        await asyncio.sleep(0)
+        assert not await journal.seen(identity("e-1"))
+        with pytest.raises(StorageError):
+            await first
+        again = asyncio.ensure_future(journal.admit(entry("e-1")))
+        await asyncio.sleep(0)
+        assert await journal.seen(identity("e-1"))
+        assert await again is not None
+
+
 async def test_the_second_delivery_is_tried_if_the_first_could_not_be_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told of a duplicate only once there is something on the disk that it is a duplicate of."""
-
-    def fail_once(_: Failpoint) -> None:
-        monkeypatch.undo()
-        raise sqlite3.OperationalError
-
     async with opened(path) as journal:
-        monkeypatch.setattr(writer, "reach", fail_once)
+        fail_once(monkeypatch)
         first, second = (asyncio.ensure_future(journal.admit(entry("e-1"))) for _ in range(2))
         with pytest.raises(StorageError):
             await first

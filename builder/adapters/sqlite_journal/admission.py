@@ -49,9 +49,7 @@ class Admission:
 
     async def admit(self, row: Row) -> bool:
         """True once the row is on the disk; False if its event is there already, or was and its time is not over."""
-        if row.identity in self._coming:
-            await self._come(row.identity)
-        if row.identity in self._held:
+        if await self.has(row.identity):
             return False
         batch = self._batch
         if batch is None:
@@ -61,9 +59,7 @@ class Admission:
 
     async def readmit(self, row: Row, mark: Callable[[sqlite3.Connection], bool]) -> bool:
         """The same, whether its time is over or not, if ``mark`` says so in the same transaction."""
-        if row.identity in self._coming:
-            await self._come(row.identity)
-        if row.identity in self._held:
+        if await self.has(row.identity):
             await self._writer.submit(mark)
             return False
 
@@ -74,10 +70,11 @@ class Admission:
         self._send(batch, take_back)
         return await self._join(batch, row)
 
-    async def _come(self, identity: bytes) -> None:
-        """Wait until an event of that identity has been written, or could not be: then the next one is tried."""
+    async def has(self, identity: bytes) -> bool:
+        """True if its event is on the disk. One that is on its way is waited for: it may still fail."""
         while (coming := self._coming.get(identity)) is not None:
             await asyncio.wait((coming,))
+        return identity in self._held
 
     def _join(self, batch: _Batch, row: Row) -> "asyncio.Future[bool]":
         waiter: asyncio.Future[bool] = self._loop.create_future()

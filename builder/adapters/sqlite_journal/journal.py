@@ -70,7 +70,7 @@ class SqliteJournal:
 
     async def seen(self, identity: bytes) -> bool:
         """See ``Journal``."""
-        return identity in self._admission or await self._do(partial(events.seen, identity, self._now()))
+        return await self._admission.has(identity) or await self._do(partial(events.seen, identity, self._now()))
 
     async def holds(self, identity: bytes) -> bool:
         """See ``Journal``."""
