@@ -20,11 +20,11 @@ from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from certificates import make_authority, make_certificate
-from child_programs import LOOPBACK, PortTakenError, Program, ProgramError, free_port
+from child_programs import LOOPBACK, PortTakenError, Program, ProgramError, Standing, free_port
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Not the one on the PATH: Debian's wrapper there insists on root."""
@@ -44,7 +44,7 @@ def missing() -> str | None:
     return f"missing: {SERVER} (Debian and Ubuntu: the package rabbitmq-server); to get it, run {SETUP_SCRIPT}"
 
 
-class Broker:
+class Broker(Standing):
     """One RabbitMQ node as a context manager; when it ends, processes and data are gone.
 
     While it is open: `url` (AMQP, of the vhost `/`), `management_url` (with the account), `port`, and `data` (the
@@ -69,18 +69,10 @@ class Broker:
         # Linux takes the death of the *thread* that forked for the death of the parent, see control_plane.py.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="broker")
 
-    def __enter__(self) -> Self:
-        try:
-            if self._tls:
-                _make_certificates(self.data)
-            self._on_free_ports()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _stand_up(self) -> None:
+        if self._tls:
+            _make_certificates(self.data)
+        self._on_free_ports()
 
     def close(self) -> None:
         """End what was started and remove the data; again is harmless."""

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 LOOPBACK = "127.0.0.1"
 # Below Linux's range for outgoing connections (32768 and up): a client that retries towards a stopped server could
@@ -25,6 +27,28 @@ class ProgramError(Exception):
 
 class PortTakenError(ProgramError):
     """Somebody else got the port between our look and the program's bind."""
+
+
+class Standing(ABC):
+    """Servers that stand as long as a ``with`` statement. A start that fails leaves nothing behind."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._stand_up()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def _stand_up(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what was started; again is harmless."""
 
 
 class Program:

@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from child_programs import LOOPBACK, PortTakenError, Program, ProgramError, free_port
+from child_programs import LOOPBACK, PortTakenError, Program, ProgramError, Standing, free_port
 
 BUILD_SCRIPT = Path(__file__).with_name("build-control-plane")
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager")
@@ -85,7 +85,7 @@ class Extras:
     controllers: Sequence[str] = ()
 
 
-class ControlPlane:
+class ControlPlane(Standing):
     """A whole control plane as a context manager; when it ends, processes and data are gone.
 
     While it is open: `url` (also the issuer of service account tokens), `port`, `ca_file`, `token` (a user in
@@ -115,19 +115,11 @@ class ControlPlane:
         # one thread that lives as long as this object, whichever thread the caller is in.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control-plane")
 
-    def __enter__(self) -> Self:
-        try:
-            self._write_credentials()
-            self._on_free_port(self._start_etcd)
-            self._on_free_port(self._start_apiserver)
-            self._start_controller_manager()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _stand_up(self) -> None:
+        self._write_credentials()
+        self._on_free_port(self._start_etcd)
+        self._on_free_port(self._start_apiserver)
+        self._start_controller_manager()
 
     def close(self) -> None:
         """End what was started and remove the data; again is harmless."""

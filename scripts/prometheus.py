@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlencode
 
-from child_programs import LOOPBACK, Program, ProgramError, free_port
+from child_programs import LOOPBACK, Program, ProgramError, Standing, free_port
 
 POLL_INTERVAL = 0.05
 
@@ -24,7 +24,7 @@ def missing() -> str | None:
     return f"missing: prometheus; to get it, run {Path(__file__).with_name('setup-prometheus')}"
 
 
-class Prometheus:
+class Prometheus(Standing):
     """One server as a context manager; when it ends, process and data are gone. ``config`` is its file, as JSON."""
 
     def __init__(self, config: Mapping[str, Any], rules: Mapping[str, Any], *, start_timeout: float = 60) -> None:
@@ -39,20 +39,12 @@ class Prometheus:
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prometheus")
         self._program: Program | None = None
 
-    def __enter__(self) -> Self:
+    def _stand_up(self) -> None:
         command = [shutil.which("prometheus") or "prometheus", "--config.file=prometheus.json"]
         command += [f"--storage.tsdb.path={self._data}/data", f"--web.listen-address={LOOPBACK}:{self._port}"]
         command += ["--enable-feature=exemplar-storage"]
-        try:
-            self._program = Program(command, self._data / "log", self._spawner)
-            self._until_ready(self._program)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._program = Program(command, self._data / "log", self._spawner)
+        self._until_ready(self._program)
 
     def close(self) -> None:
         """End it and remove its data; again is harmless."""

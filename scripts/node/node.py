@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from certificates import make_authority, make_certificate
-from child_programs import LOOPBACK, Program, ProgramError
+from child_programs import LOOPBACK, Program, ProgramError, Standing
 from control_plane import Binaries, ControlPlane, Extras, Missing, find_binaries
 
 from node import control_groups, stock
@@ -92,7 +92,7 @@ def missing() -> str | None:
     return None if binaries.kube_controller_manager else "missing: kube-controller-manager; unset KUBEBUILDER_ASSETS"
 
 
-class Node:
+class Node(Standing):
     """The whole cluster as a context manager.
 
     While it is open: `plane` (the control plane: `plane.kubectl`, `plane.kubeconfig`), `registry` (with `registry_url`
@@ -121,23 +121,15 @@ class Node:
         # Linux takes the death of the *thread* that forked for the death of the parent, see control_plane.py.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="node")
 
-    def __enter__(self) -> Self:
-        try:
-            self._write_secrets()
-            self.plane.__enter__()
-            self._start_keeper()
-            self._start_scheduler()
-            self._wait_until(self._has_containerd, "containerd")
-            self.import_images(*stock.write_all(programs_folder(), self.folder))
-            self._wait_until(self._is_ready, "the kubelet")
-            self.registry.push(stock.base(), MIRROR, "1")
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _stand_up(self) -> None:
+        self._write_secrets()
+        self.plane.__enter__()
+        self._start_keeper()
+        self._start_scheduler()
+        self._wait_until(self._has_containerd, "containerd")
+        self.import_images(*stock.write_all(programs_folder(), self.folder))
+        self._wait_until(self._is_ready, "the kubelet")
+        self.registry.push(stock.base(), MIRROR, "1")
 
     def close(self) -> None:
         """End it; again is harmless. The keeper tidies up, also behind a starter that was killed."""
