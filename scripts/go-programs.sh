@@ -20,7 +20,7 @@ has() {
 }
 
 # version_of control_plane k8s.io/kubernetes
-version_of() { awk -v module="$2" '$1 == module { print $2 }' "$modules/$1/go.mod"; }
+version_of() { awk -v module="$2" '{ sub(/^require /, "") } $1 == module { print $2 }' "$modules/$1/go.mod"; }
 
 # Runs a command in the background, so that there is a sign of life every 30 s and that cleanup can end it. What it
 # prints itself is shown as it comes.

@@ -51,7 +51,7 @@ def commands(layout: Layout) -> dict[str, list[str]]:
     return {
         "names": [*python, "node.name_server"],
         "git": [*python, "node.git_server", str(folder / "git"), *certificate],
-        "registry": ["docker-registry", "serve", str(folder / "registry.json")],
+        "registry": [str(layout.programs / "registry"), "serve", str(folder / "registry.json")],
         "containerd": ["containerd", "--config", str(folder / "containerd.toml")],
         "kubelet": [
             str(layout.programs / "kubelet"),

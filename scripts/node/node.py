@@ -33,18 +33,7 @@ from node.places import GIT_NAME, NODE, REGISTRY_NAME
 from node.registry import Registry
 
 SCRIPTS = Path(__file__).parents[1]
-PROGRAMS = (
-    "containerd",
-    "ctr",
-    "docker-registry",
-    "unshare",
-    "mount",
-    "ip",
-    "openssl",
-    "git",
-    "newuidmap",
-    "newgidmap",
-)
+PROGRAMS = ("containerd", "ctr", "unshare", "mount", "ip", "openssl", "git", "newuidmap", "newgidmap")
 FILES = (
     Path(RUNC),
     Path(CNI_PLUGINS) / "bridge",
@@ -53,7 +42,16 @@ FILES = (
     stock.BUSYBOX,
     *map(Path, OWN_FILES.values()),
 )
-BUILT = ("kubelet", "kube-scheduler", "buildkitd", "buildctl", "rootlesskit", "buildctl-daemonless.sh", "pause")
+BUILT = (
+    "kubelet",
+    "kube-scheduler",
+    "buildkitd",
+    "buildctl",
+    "rootlesskit",
+    "buildctl-daemonless.sh",
+    "pause",
+    "registry",
+)
 MIRROR = "mirror/library/busybox"
 """Where the registry has the base image of sources: it is a mirror of docker.io below ``mirror``."""
 _POLL = 0.05

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from node import control_groups, stock
+from node.images import Entry, Image
 from node.node import Node
 
 from tests.contract.harness import eventually
@@ -64,6 +65,17 @@ def test_a_pod_runs_and_speaks(node: Node) -> None:
     said = node.plane.kubectl(*command, "sh", "-c", script)
     assert "Address: 10.244.0.3" in said
     assert "can't find github.com: NXDOMAIN" in said
+
+
+async def test_pushes_of_one_image_at_once(node: Node) -> None:
+    """Two builds of one source push the same image at the same time: a registry that refuses one fails its build."""
+    image = Image("twice", [Entry("/hello", data=b"hello")])
+    tags = [f"t{number}" for number in range(40)]
+    for _ in range(5):
+        async with asyncio.TaskGroup() as group:
+            for tag in tags:
+                group.create_task(asyncio.to_thread(node.registry.push, image, "team/twice", tag))
+    assert node.registry.tags("team/twice") == sorted(tags)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
