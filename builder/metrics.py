@@ -91,7 +91,9 @@ def _message_metrics(stats: Stats) -> Iterable[Metric]:
 def _gauge_metrics(gauges: Gauges) -> Iterable[Metric]:
     yield _gauge("queue_items", "Items waiting for a worker.", gauges.queue_size)
     yield _gauge("queue_capacity", "Items that the queue lets in.", gauges.queue_capacity)
-    yield _gauge("queue_oldest_age_seconds", "Age of the queued item that was accepted first.", gauges.oldest_age)
+    yield _gauge(
+        "queue_oldest_age_seconds", "Age of the one accepted first of those whose turn is next.", gauges.oldest_age
+    )
     yield _gauge("workers", "Workers there are.", gauges.workers)
     yield _gauge("workers_busy", "Workers at an item.", gauges.workers_busy)
     yield _gauge("api_server_up", "1 if the Kubernetes API server answers.", gauges.api_server_up)

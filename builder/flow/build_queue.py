@@ -1,8 +1,9 @@
 """The bounded queue between the door and the workers."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
+from operator import attrgetter
 
 from builder.errors import QueueFull
 from builder.flow.fair_order import FairOrder
@@ -19,7 +20,6 @@ class BuildQueue:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._order: FairOrder[Item] = FairOrder()
-        self._arrived: OrderedDict[Item, None] = OrderedDict()
         self._reserved = 0
         self._for_slot: deque[asyncio.Future[None]] = deque()
         self._for_item: deque[asyncio.Future[None]] = deque()
@@ -28,12 +28,12 @@ class BuildQueue:
         return len(self._order)
 
     def __iter__(self) -> Iterator[Item]:
-        """The queued items, the longest here first."""
-        return iter(self._arrived)
+        """The queued items, by priority, and each party's in their order."""
+        return iter(self._order)
 
     def oldest(self) -> Item | None:
-        """The item that has been here the longest."""
-        return next(iter(self._arrived), None)
+        """Of those whose party's turn it is next, the one accepted first. O(parties)."""
+        return min(self._order.firsts(), key=_accepted, default=None)
 
     @property
     def full(self) -> bool:
@@ -82,8 +82,7 @@ class BuildQueue:
     def put_back(self, item: Item) -> None:
         """Add an item that was let in before."""
         item.state = "queued"
-        self._order.put(item.priority, item.target.third_party_id, item)
-        self._arrived[item] = None
+        self._order.put(item)
         _wake_one(self._for_item)
 
     async def take(self) -> Item:
@@ -99,7 +98,6 @@ class BuildQueue:
                     _wake_one(self._for_item)
                 raise
         item = self._order.take()
-        del self._arrived[item]
         self._offer_slots()
         return item
 
@@ -128,3 +126,6 @@ def _wake_one(waiters: deque[asyncio.Future[None]]) -> None:
     waiter = _next_waiting(waiters)
     if waiter is not None:
         waiter.set_result(None)
+
+
+_accepted = attrgetter("accepted")

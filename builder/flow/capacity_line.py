@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from builder.flow.fair_order import FairOrder
 from builder.flow.items import Item
@@ -14,6 +15,19 @@ ASKING = Backoff(base=0.5, cap=5.0)
 
 AT_ONCE = 16
 """So many ask at the same time, once there is room."""
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Of an item in the line. It stays when the item leaves before its turn, and is passed over then."""
+
+    item: Item
+    priority: int = field(init=False)
+    party: str = field(init=False)
+    following: "_Place | None" = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.priority, self.party = self.item.priority, self.item.party
 
 
 class CapacityLine:
@@ -27,10 +41,10 @@ class CapacityLine:
     def __init__(self, call: Callable[[Item], None], draw: Callable[[], float] = random.random) -> None:
         self._call = call
         self._draw = draw
-        self._order: FairOrder[Item] = FairOrder()
-        self._refused: deque[Item] = deque()
-        self._here: set[Item] = set()
-        self._called: set[Item] = set()
+        self._order: FairOrder[_Place] = FairOrder()
+        self._refused: deque[_Place] = deque()
+        self._here: dict[Item, _Place] = {}
+        self._called: dict[Item, _Place] = {}
         self._refusals = 0
         self._timer: asyncio.TimerHandle | None = None
         self._words = ""
@@ -49,27 +63,27 @@ class CapacityLine:
         Returns the refusal that counts for it too, as long as others wait and it was not called: who comes anew would
         otherwise take the room that others wait for.
         """
-        self._here.discard(item)
+        self._here.pop(item, None)
         return None if item in self._called else self.refusal
 
     def join(self, item: Item, refusal: str) -> None:
         """Add ``item``, which was refused: at the end of the line, or where it was if it had been called."""
         self._words = refusal
-        if item in self._called:
-            self._called.remove(item)
-            self._refused.append(item)
+        place = self._called.pop(item, None)
+        if place is not None:
+            self._refused.append(place)
             self._refusals += 1
         else:
-            self._order.put(item.priority, item.target.third_party_id, item)
-        self._here.add(item)
+            place = _Place(item)
+            self._order.put(place)
+        self._here[item] = place
         self._ask_later()
 
     def passed(self, item: Item, *, found_room: bool) -> None:
         """``item`` was tried and not refused for want of room. If it was called, others follow."""
-        self._here.discard(item)
-        if item not in self._called:
+        self._here.pop(item, None)
+        if self._called.pop(item, None) is None:
             return
-        self._called.remove(item)
         if found_room:
             self._refusals = 0
             self._call_next()
@@ -94,9 +108,8 @@ class CapacityLine:
     def _call_next(self) -> None:
         """Call the first in line. Who left it meanwhile, for its time was up, is passed over."""
         while len(self._called) < AT_ONCE and (self._refused or self._order):
-            item = self._refused.popleft() if self._refused else self._order.take()
-            if item in self._here:
-                self._here.remove(item)
-                self._called.add(item)
-                self._call(item)
+            place = self._refused.popleft() if self._refused else self._order.take()
+            if self._here.get(place.item) is place:
+                self._called[place.item] = self._here.pop(place.item)
+                self._call(place.item)
                 return

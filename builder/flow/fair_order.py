@@ -2,10 +2,9 @@
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterator
 from operator import attrgetter
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
+from typing import Generic, Protocol, Self, TypeVar
 
 HIGHEST, LOWEST = 1, 10
 """Priorities, 1 first."""
@@ -14,21 +13,32 @@ SHARED_TURN = 8
 """Every so many takes one goes to the priority that has been passed over the longest."""
 
 
-class _Node(Generic[T]):
-    """An item and the one that its party sent next. A deque for each party would take ten times the memory."""
+class Waiting(Protocol):
+    """Who can stand in an order, and in one at a time: it carries the link to the one that its party sent next.
 
-    __slots__ = ("item", "next")
+    Nodes beside the items would double what a take finds far away in memory, and a deque for each party would take ten
+    times the room.
+    """
 
-    def __init__(self, item: T) -> None:
-        self.item = item
-        self.next: _Node[T] | None = None
+    following: Self | None
+
+    @property
+    def priority(self) -> int:
+        """1 (first) to 10."""
+
+    @property
+    def party(self) -> str:
+        """Whose turn it uses."""
+
+
+T = TypeVar("T", bound=Waiting)
 
 
 class _Level(Generic[T]):
     """One priority. Third parties take turns; each of them is served first in, first out.
 
-    The parties with work stand in a ring. Who was served goes to its end, and so does who comes or comes back: nobody
-    jumps ahead, and nobody pays for its past.
+    The parties with work stand in a ring, each with its first item. Who was served goes to its end, and so does who
+    comes or comes back: nobody jumps ahead, and nobody pays for its past.
     """
 
     __slots__ = ("_last", "_ring", "passed_over_since", "priority")
@@ -36,28 +46,41 @@ class _Level(Generic[T]):
     def __init__(self, priority: int) -> None:
         self.priority = priority
         self.passed_over_since = 0
-        self._ring: deque[tuple[str, _Node[T]]] = deque()
-        self._last: dict[str, _Node[T]] = {}
+        self._ring: deque[T] = deque()
+        self._last: dict[str, T] = {}
 
     def __bool__(self) -> bool:
         return bool(self._ring)
 
-    def put(self, party: str, item: T) -> None:
-        node = _Node(item)
+    def __iter__(self) -> Iterator[T]:
+        for first in self._ring:
+            item: T | None = first
+            while item is not None:
+                yield item
+                item = item.following
+
+    def firsts(self) -> Iterator[T]:
+        """The first item of each party."""
+        return iter(self._ring)
+
+    def put(self, item: T) -> None:
+        party = item.party
         last = self._last.get(party)
         if last is None:
-            self._ring.append((party, node))
+            self._ring.append(item)
         else:
-            last.next = node
-        self._last[party] = node
+            last.following = item
+        self._last[party] = item
 
     def take(self) -> T:
-        party, node = self._ring.popleft()
-        if node.next is None:
-            del self._last[party]
+        item = self._ring.popleft()
+        following = item.following
+        if following is None:
+            del self._last[item.party]
         else:
-            self._ring.append((party, node.next))
-        return node.item
+            item.following = None
+            self._ring.append(following)
+        return item
 
 
 class FairOrder(Generic[T]):
@@ -76,13 +99,21 @@ class FairOrder(Generic[T]):
     def __len__(self) -> int:
         return self._size
 
-    def put(self, priority: int, party: str, item: T) -> None:
-        """Add an item behind those of its party and priority. ``priority`` is 1 (first) to 10."""
-        level = self._levels[priority - HIGHEST]
+    def __iter__(self) -> Iterator[T]:
+        """All items, each party's in their order."""
+        return (item for level in self._waiting for item in level)
+
+    def firsts(self) -> Iterator[T]:
+        """The first item of each party in each priority; what stands behind it came later."""
+        return (item for level in self._waiting for item in level.firsts())
+
+    def put(self, item: T) -> None:
+        """Add an item behind those of its party and priority."""
+        level = self._levels[item.priority - HIGHEST]
         if not level:
             level.passed_over_since = self._takes
             insort(self._waiting, level, key=_priority)
-        level.put(party, item)
+        level.put(item)
         self._size += 1
 
     def take(self) -> T:

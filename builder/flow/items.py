@@ -98,6 +98,13 @@ class Item:
     state: str = "queued"
     patience: Patience = field(default_factory=Patience)
     trace: Trace | None = None
+    following: "Item | None" = None
+    """The link of ``builder.flow.fair_order``."""
+
+    @property
+    def party(self) -> str:
+        """Whose turn it uses in the queue."""
+        return self.target.third_party_id
 
     @classmethod
     def of(

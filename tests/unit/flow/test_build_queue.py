@@ -141,12 +141,13 @@ async def test_a_cancelled_worker_wakes_the_next() -> None:
 
 
 async def test_the_oldest() -> None:
-    """The item that waits the longest is known without a search."""
+    """Who was accepted first is known, whatever the order in which they are taken."""
     queue = BuildQueue(10)
     assert queue.oldest() is None
-    first, second = item("first", priority=9), item("second", priority=1)
-    await put(queue, first)
-    await put(queue, second)
+    first, second, third = item("first", priority=9), item("second", priority=1), item("third", priority=1)
+    for seconds, one in enumerate((first, second, third)):
+        one.accepted = float(seconds)
+        await put(queue, one)
     assert queue.oldest() is first
     assert await queue.take() is second
-    assert list(queue) == [first]
+    assert list(queue) == [third, first]
