@@ -1,4 +1,4 @@
-"""Our receiver, intake, journal and log, as a server, with a task in the place of the workers.
+"""Our receiver, intake, journal and log, as a server, with tasks in the place of the workers.
 
 ``python -m benchmarks.accept_ours [journal file]``: without a file the journal is in memory.
 """
@@ -31,11 +31,12 @@ async def serve(path: str | None) -> None:
         journal = None if path is None else await stack.enter_async_context(open_journal(chosen, os.environ))
         door = Door.of(chosen, journal)
         routes = Receiver(door.intake, chosen.intake).routes()
-        workers = asyncio.create_task(door.drain())
+        workers = [asyncio.create_task(door.drain()) for _ in range(chosen.async_job_creator.worker_count)]
         url = await stack.enter_async_context(listening(chosen.server, routes, door.stats, chosen.intake.max_body_size))
         print(url, flush=True)
         await stop.wait()
-        workers.cancel()
+        for worker in workers:
+            worker.cancel()
     report({"accepted": door.stats.accepted.total(), "duplicates": door.stats.duplicates.total()})
 
 

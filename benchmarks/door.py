@@ -16,7 +16,7 @@ from builder.settings import Settings
 from builder.stats import Stats
 
 JOBS_SHARE = 20
-"""Of 10,000 events a second the API server makes Jobs of 500, at the best: the others still wait for theirs."""
+"""Of 10,000 events a second the API server makes Jobs of 500, at the best."""
 
 SETTLED = Done(Outcome.CREATED, image="registry.example.com/image:tag")
 
@@ -55,10 +55,13 @@ class Door:
         self.results.finish(item, result)
 
     async def drain(self) -> None:
-        """Stand for the workers, for ever: take all items and settle one in ``JOBS_SHARE``."""
+        """Stand for the workers, for ever: take all items and settle one in ``JOBS_SHARE``.
+
+        The others are let go: a service holds no more in memory than its queue has slots.
+        """
         while True:
             for _ in range(JOBS_SHARE - 1):
-                await self.queue.take()
+                self.results.forget(await self.queue.take())
             await self.settle(await self.queue.take())
 
 
