@@ -7,8 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from builder.adapters.sqlite_journal import SqliteJournal, housekeeping, journal
 from builder.adapters.sqlite_journal.file import connect
 from builder.adapters.sqlite_journal.rows import attributes_of
 from builder.adapters.sqlite_journal.schema import MIGRATIONS, VERSION
-from builder.adapters.sqlite_journal.writer import Writer
+from builder.adapters.sqlite_journal.writer import CROWD, Writer
 from builder.errors import StartError, StorageError
 from builder.failpoints import Failpoint
 from builder.flow.ports import LetterFilter
@@ -320,15 +320,22 @@ class Bench:
         self._free = threading.Event()
         monkeypatch.setattr(writer, "reach", self._reach)
 
-    @contextmanager
-    def held_up(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def held_up(self) -> AsyncIterator[None]:
         """What is submitted in here goes into one group."""
+        began = threading.Event()
+
+        def hold(_: sqlite3.Connection) -> None:
+            began.set()
+            self._free.wait(30)
+
         self._free.clear()
-        self.writer.submit(lambda _: self._free.wait(30))
-        while not self.writer._operations.empty():
-            pass
+        self.writer.submit(hold)
+        await asyncio.to_thread(began.wait, 30)
         self.commits = -1  # the one that waits
         yield
+        while self.writer._gathering:  # noqa: ASYNC110 -- a turn of the loop each
+            await asyncio.sleep(0)
         self._free.set()
 
     def _connect(self, path: Path, *, suspect: bool) -> sqlite3.Connection:
@@ -356,7 +363,7 @@ async def test_what_waits_is_committed_at_once_and_a_lone_operation_waits_for_no
 ) -> None:
     """One commit for a hundred; one for one, without another that pushes it."""
     bench = Bench(path, monkeypatch)
-    with bench.held_up():
+    async with bench.held_up():
         answers = [bench.writer.submit(add(number)) for number in range(100)]
     assert await asyncio.gather(*answers) == list(range(100))
     assert bench.commits == 1
@@ -365,10 +372,45 @@ async def test_what_waits_is_committed_at_once_and_a_lone_operation_waits_for_no
     await bench.writer.close()
 
 
+async def test_what_comes_while_the_loop_is_busy_is_committed_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as each turn brings more, up to a crowd: under load there are few commits, and each waits for few."""
+    bench = Bench(path, monkeypatch)
+
+    async def trickle(numbers: range) -> int:
+        """Three in each turn of the loop; the most that waited to be sent."""
+        answers, most = [], 0
+        for number in numbers:
+            answers.append(bench.writer.submit(add(number)))
+            most = max(most, len(bench.writer._gathering))
+            if number % 3 == 0:
+                await asyncio.sleep(0)
+        assert await asyncio.gather(*answers) == list(numbers)
+        return most
+
+    few = range(1, CROWD - 5)
+    assert await trickle(few) == len(few)
+    assert bench.commits == 1
+    assert await trickle(range(1000, 1000 + 10 * CROWD)) <= CROWD + 3
+    await bench.writer.close()
+
+
+async def test_a_new_event_sees_what_was_said_of_it_before(path: Path) -> None:
+    """An event that ended elsewhere is seen, though others that came before it go to the disk in one statement with it."""
+    async with opened(path) as journal:
+        early = asyncio.ensure_future(journal.admit(entry("e-1")))
+        await asyncio.sleep(0)
+        ended = entry("e-2").event
+        journal.remember(ended, result(ended))
+        late = asyncio.ensure_future(journal.admit(entry("e-2")))
+        assert [await early is None, await late is None] == [False, True]
+
+
 async def test_an_operation_at_fault_fails_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others of its group are committed, once each."""
     bench = Bench(path, monkeypatch)
-    with bench.held_up():
+    async with bench.held_up():
         answers = [bench.writer.submit(add(number)) for number in (1, 2, 2, 3)]
     got = await asyncio.gather(*answers, return_exceptions=True)
     assert [got[0], got[1], got[3]] == [1, 2, 3]
@@ -387,7 +429,7 @@ async def test_what_was_committed_before_the_disk_failed_is_answered_so(
         msg = "disk I/O error"
         raise sqlite3.OperationalError(msg)
 
-    with bench.held_up():
+    async with bench.held_up():
         works: list[Callable[[sqlite3.Connection], Any]] = [add(1), add(1), disk_fails, add(2)]
         answers = [bench.writer.submit(work) for work in works]
     got = await asyncio.gather(*answers, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Events on their way into the file, each identity once; those of one turn of the event loop go there together."""
+"""Events on their way into the file, each identity once; those that come together go there together."""
 
 import asyncio
 import sqlite3
@@ -7,18 +7,50 @@ from functools import partial
 
 from builder.adapters.sqlite_journal import events
 from builder.adapters.sqlite_journal.events import Row
-from builder.adapters.sqlite_journal.writer import Writer
+from builder.adapters.sqlite_journal.writer import Operation, Writer
 
 
-class _Batch:
-    """Rows that are written together. ``done`` ends after all of them, whatever came of it and whoever still waits."""
+class _Batch(Operation[set[int]]):
+    """Rows that are written together, and who waits for each. It tells ``ended`` which of them were taken in.
 
-    __slots__ = ("done", "rows", "waiters")
+    ``done`` ends after all of them, whatever came of it and whoever still waits.
+    """
 
-    def __init__(self, done: "asyncio.Future[None]") -> None:
-        self.rows: list[Row] = []
+    __slots__ = ("done", "ended", "rows", "waiters")
+
+    def __init__(self, rows: list[Row], work: Callable[[sqlite3.Connection], set[int]], ended: "_Ended") -> None:
+        super().__init__(work)
+        self.rows = rows
         self.waiters: list[asyncio.Future[bool]] = []
-        self.done = done
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended = ended
+
+    def end(self, result: set[int] | None, error: Exception | None) -> None:
+        self.ended(self, result or set(), error)
+
+
+_Ended = Callable[[_Batch, set[int], Exception | None], None]
+
+
+class _NewEvents(_Batch):
+    """Others may join until it is taken. It comes last in its transaction, and so finds whose time has begun."""
+
+    __slots__ = ("closed",)
+
+    comes_last = True
+    one_statement = True
+
+    def __init__(self, now: float, ended: _Ended) -> None:
+        rows: list[Row] = []
+        super().__init__(rows, partial(events.admit, rows, now), ended)
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    def taken(self) -> None:
+        self.closed = True
 
 
 class Admission:
@@ -34,7 +66,7 @@ class Admission:
         self._loop = asyncio.get_running_loop()
         self._held: set[bytes] = set()
         self._coming: dict[bytes, asyncio.Future[None]] = {}
-        self._batch: _Batch | None = None
+        self._batch: _NewEvents | None = None
 
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._held or identity in self._coming
@@ -47,18 +79,21 @@ class Admission:
         """Its event has come to its end."""
         self._held.discard(identity)
 
-    async def admit(self, row: Row) -> bool:
-        """True once the row is on the disk; False if its event is there already, or was and its time is not over."""
-        if await self.has(row.identity):
-            return False
+    def admit(self, row: Row) -> "asyncio.Future[bool]":
+        """True once the row is on the disk; False if its event was there, and its time is not over.
+
+        It must not be there now (``has``).
+        """
         batch = self._batch
-        if batch is None:
-            batch = self._batch = _Batch(self._loop.create_future())
-            self._loop.call_soon(self._write, batch)
-        return await self._join(batch, row)
+        if batch is not None and not batch.closed and len(batch.rows) < events.MAX_ROWS:
+            return self._join(batch, row)
+        batch = self._batch = _NewEvents(self._now(), self._end)
+        waiter = self._join(batch, row)
+        self._writer.add(batch)
+        return waiter
 
     async def readmit(self, row: Row, mark: Callable[[sqlite3.Connection], bool]) -> bool:
-        """The same, whether its time is over or not, if ``mark`` says so in the same transaction."""
+        """The same for any event, whether its time is over or not, if ``mark`` says so in the same transaction."""
         if await self.has(row.identity):
             await self._writer.submit(mark)
             return False
@@ -66,9 +101,10 @@ class Admission:
         def take_back(connection: sqlite3.Connection) -> set[int]:
             return events.admit([row], None, connection) if mark(connection) else set()
 
-        batch = _Batch(self._loop.create_future())
-        self._send(batch, take_back)
-        return await self._join(batch, row)
+        batch = _Batch([], take_back, self._end)
+        waiter = self._join(batch, row)
+        self._writer.add(batch)
+        return await waiter
 
     async def has(self, identity: bytes) -> bool:
         """True if its event is on the disk. One that is on its way is waited for: it may still fail."""
@@ -83,16 +119,7 @@ class Admission:
         self._coming[row.identity] = batch.done
         return waiter
 
-    def _write(self, batch: _Batch) -> None:
-        self._batch = None
-        self._send(batch, partial(events.admit, batch.rows, self._now()))
-
-    def _send(self, batch: _Batch, work: Callable[[sqlite3.Connection], set[int]]) -> None:
-        self._writer.submit(work).add_done_callback(partial(self._end, batch))
-
-    def _end(self, batch: _Batch, answer: "asyncio.Future[set[int]]") -> None:
-        error = answer.exception()
-        admitted = answer.result() if error is None else set()
+    def _end(self, batch: _Batch, admitted: set[int], error: Exception | None) -> None:
         for row, waiter in zip(batch.rows, batch.waiters, strict=True):
             del self._coming[row.identity]
             if row.seq in admitted:

@@ -38,11 +38,10 @@ class Row(NamedTuple):
     data: bytes
 
     @classmethod
-    def of(cls, seq: int, entry: Entry) -> "Row":
-        """The row of an entry."""
-        event = entry.event
-        accepted_at = entry.accepted_at.timestamp()
-        return cls(seq, event.identity, entry.priority, accepted_at, rows.attributes_of(event), event.data)
+    def of(cls, seq: int, identity: bytes, entry: Entry) -> "Row":
+        """The row of an entry. ``identity`` is its event's."""
+        event, accepted_at, priority = entry
+        return cls(seq, identity, priority, accepted_at.timestamp(), rows.attributes_of(event), event.data)
 
 
 def admit(rows: Sequence[Row], now: float | None, connection: sqlite3.Connection) -> set[int]:

@@ -7,7 +7,8 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from operator import attrgetter
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from builder.errors import StartError, StorageError
 from builder.failpoints import Failpoint, reach
@@ -17,6 +18,9 @@ T = TypeVar("T")
 MAX_GROUP = 512
 """Operations in one transaction: bounds how long the first of them waits for the last."""
 
+CROWD = 32
+"""So many go to the disk although the event loop may bring more."""
+
 
 class Connect(Protocol):
     """Opens the file; ``suspect`` says that the last connection found damage in it."""
@@ -25,17 +29,63 @@ class Connect(Protocol):
         """Called in the writer's thread."""
 
 
-class _Operation(NamedTuple):
-    work: Callable[[sqlite3.Connection], Any]
-    answer: "asyncio.Future[Any]"
+class Operation(Generic[T]):
+    """A piece of work for a transaction.
+
+    ``work`` runs in the writer's thread and may be run again: it must not change anything but the database.
+    """
+
+    __slots__ = ("work",)
+
+    comes_last = False
+    """True if it must find done what was added after it, as far as that goes to the disk with it."""
+    one_statement = False
+    """True if it writes with one statement: that is a transaction by itself, and two statements less."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+        self.work = work
+
+    @property
+    def size(self) -> int:
+        """How many it counts for. It may grow until the operation is ``taken``."""
+        return 1
+
+    def taken(self) -> None:
+        """From now on it is on its way to the disk."""
+
+    def end(self, result: T | None, error: Exception | None) -> None:
+        """It is on the disk; or nothing of it is, if there is an ``error``.
+
+        That is ``StorageError`` where the disk or the file would not, ``StartError`` where the file is not for this
+        version, and whatever ``work`` raised by its own fault.
+        """
+        raise NotImplementedError
 
 
-_Group = list[_Operation]
-_Answer = tuple[_Operation, Any, Exception | None]
+class _Asked(Operation[T]):
+    """Somebody waits for its result."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T], answer: "asyncio.Future[T]") -> None:
+        super().__init__(work)
+        self.answer = answer
+
+    def end(self, result: T | None, error: Exception | None) -> None:
+        if self.answer.cancelled():
+            return
+        if error is None:
+            self.answer.set_result(cast("T", result))
+        else:
+            self.answer.set_exception(error)
+
+
+_Group = list[Operation[Any]]
+_Answer = tuple[Operation[Any], Any, Exception | None]
 
 
 class Writer:
-    """Group commit: a transaction holds whatever came while the one before it was on its way to the disk.
+    """Group commit: a transaction holds what came while the event loop was busy or the one before on its way.
 
     So it grows with the load, and a lone operation waits for nobody. An operation is answered after its commit.
     """
@@ -46,28 +96,48 @@ class Writer:
         self._suspect = False
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._gathering: _Group = []
+        self._groups: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
-        """Do ``work`` in the next transaction. The future has its result once that is on the disk.
-
-        ``work`` runs in the writer's thread and may be run again: it must not change anything but the database.
-        The future raises ``StorageError`` where the disk or the file would not, ``StartError`` where the file is not
-        for this version, and whatever ``work`` raised by its own fault.
-        """
+        """Do ``work`` in the next transaction; what ``Operation.end`` is told, once that is on the disk."""
         answer: asyncio.Future[T] = self._loop.create_future()
-        if self._closed:
-            answer.set_exception(StorageError("the journal is closed"))
-        else:
-            self._operations.put(_Operation(work, answer))
+        self.add(_Asked(work, answer))
         return answer
+
+    def add(self, operation: Operation[Any]) -> None:
+        """Do its work in the next transaction, and end it once that is on the disk."""
+        if self._closed:
+            operation.taken()
+            operation.end(None, StorageError("the journal is closed"))
+            return
+        self._gathering.append(operation)
+        if len(self._gathering) == 1:
+            self._loop.call_soon(self._look, operation.size)
+
+    def _look(self, before: int) -> None:
+        """Send what has gathered, unless this turn of the loop has brought some of it and may go on so."""
+        size = sum(operation.size for operation in self._gathering)
+        if before < size < CROWD:
+            self._loop.call_soon(self._look, size)
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        group, self._gathering = self._gathering, []
+        for operation in group:
+            operation.taken()
+        if group:
+            group.sort(key=_comes_last)
+            self._groups.put(group)
 
     async def close(self) -> None:
         """Commit what waits and end the thread."""
         self._closed = True
-        self._operations.put(None)
+        self._send()
+        self._groups.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
@@ -79,14 +149,14 @@ class Writer:
         self._disconnect()
 
     def _next_group(self) -> tuple[_Group, bool]:
-        """All that waits now, at least one, and whether it was the last."""
+        """All that waits now, and whether it was the last."""
         group: _Group = []
-        operation = self._operations.get()
-        while operation is not None:
-            group.append(operation)
-            if len(group) == MAX_GROUP or self._operations.empty():
+        more = self._groups.get()
+        while more is not None:
+            group += more
+            if len(group) >= MAX_GROUP or self._groups.empty():
                 return group, False
-            operation = self._operations.get()
+            more = self._groups.get()
         return group, True
 
     def _answers(self, group: _Group) -> list[_Answer]:
@@ -160,9 +230,14 @@ def _commit(connection: sqlite3.Connection, group: _Group) -> tuple[list[_Answer
 
 def _together(connection: sqlite3.Connection, group: _Group) -> list[_Answer]:
     """All in one transaction, or none."""
+    if len(group) == 1 and group[0].one_statement:
+        reach(Failpoint.BEFORE_COMMIT)
+        answers: list[_Answer] = [(group[0], group[0].work(connection), None)]
+        reach(Failpoint.AFTER_COMMIT)
+        return answers
     try:
         connection.execute("BEGIN IMMEDIATE")
-        answers: list[_Answer] = [(operation, operation.work(connection), None) for operation in group]
+        answers = [(operation, operation.work(connection), None) for operation in group]
         reach(Failpoint.BEFORE_COMMIT)
         connection.execute("COMMIT")
         reach(Failpoint.AFTER_COMMIT)
@@ -183,9 +258,7 @@ def _all_failed(group: _Group, exc: Exception) -> list[_Answer]:
 
 def _deliver(answers: list[_Answer]) -> None:
     for operation, result, error in answers:
-        if operation.answer.cancelled():
-            continue
-        if error is None:
-            operation.answer.set_result(result)
-        else:
-            operation.answer.set_exception(error)
+        operation.end(result, error)
+
+
+_comes_last = attrgetter("comes_last")
