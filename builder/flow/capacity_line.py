@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from builder.flow.fair_order import FairOrder
 from builder.flow.items import Item
@@ -22,12 +22,15 @@ class _Place:
     """Of an item in the line. It stays when the item leaves before its turn, and is passed over then."""
 
     item: Item
-    priority: int = field(init=False)
-    party: str = field(init=False)
-    following: "_Place | None" = field(default=None, init=False)
+    following: "_Place | None" = None
 
-    def __post_init__(self) -> None:
-        self.priority, self.party = self.item.priority, self.item.party
+    @property
+    def priority(self) -> int:
+        return self.item.priority
+
+    @property
+    def party(self) -> str:
+        return self.item.party
 
 
 class CapacityLine:

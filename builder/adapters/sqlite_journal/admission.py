@@ -79,21 +79,20 @@ class Admission:
         """Its event has come to its end."""
         self._held.discard(identity)
 
-    def admit(self, row: Row) -> "asyncio.Future[bool]":
-        """True once the row is on the disk; False if its event was there, and its time is not over.
-
-        It must not be there now (``has``).
-        """
+    async def admit(self, row: Row) -> bool:
+        """True once the row is on the disk; False if its event is there already, or was and its time is not over."""
+        if await self.has(row.identity):
+            return False
         batch = self._batch
         if batch is not None and not batch.closed and len(batch.rows) < events.MAX_ROWS:
-            return self._join(batch, row)
+            return await self._join(batch, row)
         batch = self._batch = _NewEvents(self._now(), self._end)
         waiter = self._join(batch, row)
         self._writer.add(batch)
-        return waiter
+        return await waiter
 
     async def readmit(self, row: Row, mark: Callable[[sqlite3.Connection], bool]) -> bool:
-        """The same for any event, whether its time is over or not, if ``mark`` says so in the same transaction."""
+        """The same, whether its time is over or not, if ``mark`` says so in the same transaction."""
         if await self.has(row.identity):
             await self._writer.submit(mark)
             return False

@@ -13,7 +13,7 @@ from builder.models import Result
 PAGE = 200
 
 MAX_ROWS = 64
-"""Rows of one statement."""
+"""Rows that ``admit`` takes at once: each number of them is a statement of its own, which SQLite compiles."""
 
 _SEEN = "SELECT EXISTS (SELECT 1 FROM seen WHERE identity = ? AND until > ?)"
 _REMEMBER = "INSERT INTO seen VALUES (?, ?) ON CONFLICT (identity) DO UPDATE SET until = excluded.until"
@@ -38,28 +38,25 @@ class Row(NamedTuple):
     data: bytes
 
     @classmethod
-    def of(cls, seq: int, identity: bytes, entry: Entry) -> "Row":
-        """The row of an entry. ``identity`` is its event's."""
-        event, accepted_at, priority = entry
-        return cls(seq, identity, priority, accepted_at.timestamp(), rows.attributes_of(event), event.data)
+    def of(cls, seq: int, entry: Entry) -> "Row":
+        """The row of an entry."""
+        event = entry.event
+        accepted_at = entry.accepted_at.timestamp()
+        return cls(seq, event.identity, entry.priority, accepted_at, rows.attributes_of(event), event.data)
 
 
 def admit(rows: Sequence[Row], now: float | None, connection: sqlite3.Connection) -> set[int]:
     """The numbers of those that were taken in: not while an identity's time runs, unless there is no ``now``.
 
-    The numbers follow each other. That no unfinished event has one of the identities is for the caller to know.
+    At most ``MAX_ROWS``, whose numbers ascend. That no unfinished event has one of the identities is for the caller to
+    know.
     """
-    admitted: set[int] = set()
-    for start in range(0, len(rows), MAX_ROWS):
-        some = rows[start : start + MAX_ROWS]
-        values = [value for row in some for value in row]
-        numbers = range(some[0].seq, some[-1].seq + 1)
-        if connection.execute(_admit(len(some)), [*values, now]).rowcount == len(some):
-            admitted.update(numbers)
-        else:
-            found = connection.execute("SELECT seq FROM events WHERE seq BETWEEN ? AND ?", (numbers[0], numbers[-1]))
-            admitted.update(seq for (seq,) in found)
-    return admitted
+    values = [value for row in rows for value in row]
+    numbers = range(rows[0].seq, rows[-1].seq + 1)
+    if connection.execute(_admit(len(rows)), [*values, now]).rowcount == len(rows):
+        return set(numbers)
+    found = connection.execute("SELECT seq FROM events WHERE seq BETWEEN ? AND ?", (numbers[0], numbers[-1]))
+    return {seq for (seq,) in found}
 
 
 @cache

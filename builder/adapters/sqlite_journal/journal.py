@@ -79,15 +79,9 @@ class SqliteJournal:
 
     async def admit(self, entry: Entry) -> Receipt | None:
         """See ``Journal``."""
-        identity = entry.event.identity
-        if identity in self._admission and await self._admission.has(identity):
-            return None
-        row = self._row(identity, entry)
+        row = self._row(entry)
         self._demand_room(len(row.data))
-        try:  # as in ``_told``: each step more would be taken by every event
-            admitted = await self._admission.admit(row)
-        except (StorageError, StartError) as exc:
-            raise self._trouble(exc) from exc
+        admitted = await self._told(self._admission.admit(row))
         return _Receipt(self, row.seq, entry.event) if admitted else None
 
     def outcome(self, _identity: bytes) -> asyncio.Future[Result] | None:
@@ -150,7 +144,7 @@ class SqliteJournal:
 
     async def readmit(self, letter_id: int, entry: Entry) -> Receipt | None:
         """See ``DeadLetterBox``."""
-        row = self._row(entry.event.identity, entry)
+        row = self._row(entry)
         self._demand_room(len(row.data))
         mark = partial(letters.mark_replayed, letter_id, self._now())
         return _Receipt(self, row.seq, entry.event) if await self._told(self._admission.readmit(row, mark)) else None
@@ -203,7 +197,8 @@ class SqliteJournal:
         try:
             return await operation
         except (StorageError, StartError) as exc:
-            raise self._trouble(exc) from exc
+            self._tell(exc)
+            raise exc if isinstance(exc, StorageError) else StorageError(str(exc)) from exc
 
     def _demand_room(self, size: int) -> None:
         """For so many bytes of a new event, of what ``keep_house`` saw at its last look."""
@@ -212,11 +207,6 @@ class SqliteJournal:
             error = StorageError(room.NONE)
             self._tell(error)
             raise error
-
-    def _trouble(self, exc: StorageError | StartError) -> StorageError:
-        """What the caller hears."""
-        self._tell(exc)
-        return StorageError(str(exc))
 
     def _tell(self, exc: Exception) -> None:
         if self.trouble is None:
@@ -248,11 +238,11 @@ class SqliteJournal:
             raise StorageError(self.trouble or "the journal is not open yet")
         return self._start
 
-    def _row(self, identity: bytes, entry: Entry) -> events.Row:
+    def _row(self, entry: Entry) -> events.Row:
         self._known_start()
         seq = self._next
         self._next += 1
-        return events.Row.of(seq, identity, entry)
+        return events.Row.of(seq, entry)
 
     async def _bury(self, row: Any, exc: Exception) -> None:
         """An event that cannot be read back is a dead letter, not a reason to stop."""

@@ -5,6 +5,7 @@ import errno
 import queue
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from operator import attrgetter
@@ -29,7 +30,7 @@ class Connect(Protocol):
         """Called in the writer's thread."""
 
 
-class Operation(Generic[T]):
+class Operation(ABC, Generic[T]):
     """A piece of work for a transaction.
 
     ``work`` runs in the writer's thread and may be run again: it must not change anything but the database.
@@ -53,13 +54,13 @@ class Operation(Generic[T]):
     def taken(self) -> None:
         """From now on it is on its way to the disk."""
 
+    @abstractmethod
     def end(self, result: T | None, error: Exception | None) -> None:
         """It is on the disk; or nothing of it is, if there is an ``error``.
 
         That is ``StorageError`` where the disk or the file would not, ``StartError`` where the file is not for this
         version, and whatever ``work`` raised by its own fault.
         """
-        raise NotImplementedError
 
 
 class _Asked(Operation[T]):
