@@ -31,12 +31,14 @@ async def serve(path: str | None) -> None:
         journal = None if path is None else await stack.enter_async_context(open_journal(chosen, os.environ))
         door = Door.of(chosen, journal)
         routes = Receiver(door.intake, chosen.intake).routes()
-        workers = [asyncio.create_task(door.drain()) for _ in range(chosen.async_job_creator.worker_count)]
+        tasks = [asyncio.create_task(door.drain()) for _ in range(chosen.async_job_creator.worker_count)]
+        if journal is not None:
+            tasks.append(asyncio.create_task(journal.keep_house()))
         url = await stack.enter_async_context(listening(chosen.server, routes, door.stats, chosen.intake.max_body_size))
         print(url, flush=True)
         await stop.wait()
-        for worker in workers:
-            worker.cancel()
+        for task in tasks:
+            task.cancel()
     report({"accepted": door.stats.accepted.total(), "duplicates": door.stats.duplicates.total()})
 
 

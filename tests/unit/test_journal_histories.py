@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from builder.adapters.sqlite_journal import SqliteJournal
+from builder.adapters.sqlite_journal import SqliteJournal, seen
 from builder.flow.ports import LetterFilter, Receipt
 from builder.models import Outcome
 from tests.journal_parts import (
@@ -27,6 +28,7 @@ from tests.journal_parts import (
     copy_as_a_crash_would,
     entry,
     identity,
+    kept,
     letter,
     opened,
     result,
@@ -128,6 +130,9 @@ class Life(RuleBasedStateMachine):
         self.finished: set[str] = set()
         self.letters: dict[int, tuple[str, bool]] = {}  # id → event, replayed
         self.letter_of: dict[tuple[bool, str], int] = {}  # (rejected, event) → the id of the one that such have
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(seen, "MORE", 3)
+        self.patch.setattr(seen, "STEP", 2)
         self.journal = self.run(self.open())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -135,11 +140,20 @@ class Life(RuleBasedStateMachine):
         return self.runner.run(coroutine)
 
     async def open(self) -> SqliteJournal:
-        return await self.stack.enter_async_context(opened(self.path))
+        journal = await self.stack.enter_async_context(opened(self.path))
+        await self.keep_house_once(journal)
+        return journal
+
+    @staticmethod
+    async def keep_house_once(journal: SqliteJournal) -> None:
+        async with kept(journal):
+            await asyncio.sleep(0)
+            await journal.count()
 
     def teardown(self) -> None:
         self.run(self.stack.aclose())
         self.runner.close()
+        self.patch.undo()
         check_counts(self.path)
         self.folder.cleanup()
 
@@ -202,6 +216,11 @@ class Life(RuleBasedStateMachine):
         assert not self.run(self.journal.discard(letter_id))
         del self.letters[letter_id]
         self.letter_of = {key: one for key, one in self.letter_of.items() if one != letter_id}
+
+    @rule()
+    def keep_house(self) -> None:
+        """Nobody's time is over: a part of the filter of identities is read."""
+        self.run(self.keep_house_once(self.journal))
 
     @rule()
     def reopen(self) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 from builder.adapters.sqlite_journal import events
 from builder.adapters.sqlite_journal.events import Row
+from builder.adapters.sqlite_journal.seen import Seen
 from builder.adapters.sqlite_journal.writer import Operation, Writer
 
 
@@ -40,9 +41,9 @@ class _NewEvents(_Batch):
     comes_last = True
     one_statement = True
 
-    def __init__(self, now: float, ended: _Ended) -> None:
+    def __init__(self, seen: Seen, now: float, ended: _Ended) -> None:
         rows: list[Row] = []
-        super().__init__(rows, partial(events.admit, rows, now), ended)
+        super().__init__(rows, partial(events.admit_new, rows, seen, now), ended)
         self.closed = False
 
     @property
@@ -60,8 +61,9 @@ class Admission:
     rows themselves, and the file has one owner, who can as well remember. ``now`` is seconds since 1970.
     """
 
-    def __init__(self, writer: Writer, now: Callable[[], float]) -> None:
+    def __init__(self, writer: Writer, seen: Seen, now: Callable[[], float]) -> None:
         self._writer = writer
+        self._seen = seen
         self._now = now
         self._loop = asyncio.get_running_loop()
         self._held: set[bytes] = set()
@@ -86,7 +88,7 @@ class Admission:
         batch = self._batch
         if batch is not None and not batch.closed and len(batch.rows) < events.MAX_ROWS:
             return await self._join(batch, row)
-        batch = self._batch = _NewEvents(self._now(), self._end)
+        batch = self._batch = _NewEvents(self._seen, self._now(), self._end)
         waiter = self._join(batch, row)
         self._writer.add(batch)
         return await waiter
@@ -98,7 +100,7 @@ class Admission:
             return False
 
         def take_back(connection: sqlite3.Connection) -> set[int]:
-            return events.admit([row], None, connection) if mark(connection) else set()
+            return events.admit([row], connection) if mark(connection) else set()
 
         batch = _Batch([], take_back, self._end)
         waiter = self._join(batch, row)

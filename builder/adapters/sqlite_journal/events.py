@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from builder.adapters.sqlite_journal import rows
+from builder.adapters.sqlite_journal.seen import Seen
 from builder.flow.ports import Entry
 from builder.models import Result
 
@@ -15,8 +16,7 @@ PAGE = 200
 MAX_ROWS = 64
 """Rows that ``admit`` takes at once: each number of them is a statement of its own, which SQLite compiles."""
 
-_SEEN = "SELECT EXISTS (SELECT 1 FROM seen WHERE identity = ? AND until > ?)"
-_REMEMBER = "INSERT INTO seen VALUES (?, ?) ON CONFLICT (identity) DO UPDATE SET until = excluded.until"
+_UNLESS_SEEN = "WHERE NOT EXISTS (SELECT 1 FROM seen WHERE identity = column2 AND until > ?)"
 _RESULT = """
 INSERT INTO results VALUES (?, ?, ?)
 ON CONFLICT (correlation_id) DO UPDATE SET until = excluded.until, document = excluded.document
@@ -45,45 +45,40 @@ class Row(NamedTuple):
         return cls(seq, event.identity, entry.priority, accepted_at, rows.attributes_of(event), event.data)
 
 
-def admit(rows: Sequence[Row], now: float | None, connection: sqlite3.Connection) -> set[int]:
-    """The numbers of those that were taken in: not while an identity's time runs, unless there is no ``now``.
+def admit(rows: Sequence[Row], connection: sqlite3.Connection) -> set[int]:
+    """Take all of them in; their numbers. At most ``MAX_ROWS``.
 
-    At most ``MAX_ROWS``, whose numbers ascend. That no unfinished event has one of the identities is for the caller to
-    know.
+    That no unfinished event has one of the identities is for the caller to know.
     """
-    values = [value for row in rows for value in row]
-    numbers = range(rows[0].seq, rows[-1].seq + 1)
-    if connection.execute(_admit(len(rows)), [*values, now]).rowcount == len(rows):
-        return set(numbers)
-    found = connection.execute("SELECT seq FROM events WHERE seq BETWEEN ? AND ?", (numbers[0], numbers[-1]))
+    connection.execute(_insert(len(rows)), _values(rows))
+    return {row.seq for row in rows}
+
+
+def admit_new(rows: Sequence[Row], seen: Seen, now: float, connection: sqlite3.Connection) -> set[int]:
+    """The same, but for those whose identity has been seen and its time still runs. Their numbers ascend."""
+    if seen.has_none((row.identity for row in rows), connection):
+        return admit(rows, connection)
+    if connection.execute(f"{_insert(len(rows))} {_UNLESS_SEEN}", [*_values(rows), now]).rowcount == len(rows):
+        return {row.seq for row in rows}
+    found = connection.execute("SELECT seq FROM events WHERE seq BETWEEN ? AND ?", (rows[0].seq, rows[-1].seq))
     return {seq for (seq,) in found}
 
 
+def _values(rows: Sequence[Row]) -> list[object]:
+    return [value for row in rows for value in row]
+
+
 @cache
-def _admit(count: int) -> str:
+def _insert(count: int) -> str:
     """One statement for many rows: each one alone would cost as much again as what it writes."""
     rows = ", ".join(["(?, ?, ?, ?, ?, ?)"] * count)
-    return f"""
-    INSERT INTO events (seq, identity, priority, accepted_at, attributes, data)
-    SELECT * FROM (VALUES {rows}) WHERE NOT EXISTS (SELECT 1 FROM seen WHERE identity = column2 AND until > ?)
-    """  # noqa: S608 -- our own question marks
+    columns = "seq, identity, priority, accepted_at, attributes, data"
+    return f"INSERT INTO events ({columns}) SELECT * FROM (VALUES {rows})"  # noqa: S608 -- our own question marks
 
 
-def seen(identity: bytes, now: float, connection: sqlite3.Connection) -> bool:
-    """True while the time of a finished event runs."""
-    (found,) = connection.execute(_SEEN, (identity, now)).fetchone()
-    return bool(found)
-
-
-def finish(seq: int, identity: bytes, until: float, connection: sqlite3.Connection) -> None:
-    """Of a settled event the identity is left."""
+def remove(seq: int, connection: sqlite3.Connection) -> None:
+    """It is settled."""
     connection.execute("DELETE FROM events WHERE seq = ?", (seq,))
-    remember(identity, until, connection)
-
-
-def remember(identity: bytes, until: float, connection: sqlite3.Connection) -> None:
-    """See ``Journal.remember``."""
-    connection.execute(_REMEMBER, (identity, until))
 
 
 def note(seq: int, progress: str, connection: sqlite3.Connection) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from builder.adapters.sqlite_journal import letters, room
+from builder.adapters.sqlite_journal.seen import Seen
 from builder.settings import Settings
 
 STEP, CHUNK = 500, 50
@@ -28,7 +29,7 @@ class Tidied(NamedTuple):
     room: int
 
 
-def tidy(path: Path, now: float, settings: Settings, connection: sqlite3.Connection) -> Tidied:
+def tidy(path: Path, now: float, settings: Settings, seen: Seen, connection: sqlite3.Connection) -> Tidied:
     """One step, in one transaction.
 
     Raises:
@@ -38,7 +39,7 @@ def tidy(path: Path, now: float, settings: Settings, connection: sqlite3.Connect
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "deleted while it was in use", str(path))
     began = time.monotonic()
-    more = sweep(now, settings, connection)
+    more = seen.learn(connection) | sweep(now, settings, connection)
     rest = time.monotonic() - began if more else PERIOD
     return Tidied(rest, letters.evicted(connection), room.left(path, connection))
 

@@ -15,6 +15,7 @@ import structlog
 from builder.adapters.sqlite_journal import events, housekeeping, letters, room, rows
 from builder.adapters.sqlite_journal.admission import Admission
 from builder.adapters.sqlite_journal.file import connect, locked
+from builder.adapters.sqlite_journal.seen import Seen
 from builder.adapters.sqlite_journal.writer import Writer, is_passing
 from builder.errors import StartError, StorageError
 from builder.flow.ports import Entry, LetterFilter, Receipt, Unfinished
@@ -39,7 +40,8 @@ class SqliteJournal:
         self._settings = settings
         self._now = now
         self._writer = Writer(partial(connect, path))
-        self._admission = Admission(self._writer, now)
+        self._seen = Seen()
+        self._admission = Admission(self._writer, self._seen, now)
         self._next = 1
         self._start: int | None = None
         self._room = math.inf
@@ -70,7 +72,7 @@ class SqliteJournal:
 
     async def seen(self, identity: bytes) -> bool:
         """See ``Journal``."""
-        return await self._admission.has(identity) or await self._do(partial(events.seen, identity, self._now()))
+        return await self._admission.has(identity) or await self._do(partial(self._seen.has, identity, self._now()))
 
     async def holds(self, identity: bytes) -> bool:
         """See ``Journal``."""
@@ -93,7 +95,7 @@ class SqliteJournal:
         now = self._now()
 
         def keep(connection: sqlite3.Connection) -> None:
-            events.remember(event.identity, now + self._settings.idempotency.ttl, connection)
+            self._seen.remember(event.identity, now + self._settings.idempotency.ttl, connection)
             events.keep_result(result, now + self._settings.results.ttl, connection)
             letters.mark_resolved(event.identity, now, connection)
 
@@ -154,7 +156,7 @@ class SqliteJournal:
         while True:
             rest = period
             with suppress(StorageError):  # ``_do`` has told of it
-                tidied = await self._do(partial(housekeeping.tidy, self.path, self._now(), self._settings))
+                tidied = await self._do(partial(housekeeping.tidy, self.path, self._now(), self._settings, self._seen))
                 rest, self.evicted, self._room = min(period, tidied.rest), tidied.evicted, tidied.room
                 self._demand_room(0)
                 if self.trouble is not None:
@@ -170,7 +172,8 @@ class SqliteJournal:
         letter = None if result.failure is None else DeadLetter.of_failure(event, result, result.failure)
 
         def finish(connection: sqlite3.Connection) -> None:
-            events.finish(seq, event.identity, now + self._settings.idempotency.ttl, connection)
+            events.remove(seq, connection)
+            self._seen.remember(event.identity, now + self._settings.idempotency.ttl, connection)
             events.keep_result(result, now + self._settings.results.ttl, connection)
             if letter is None:
                 letters.mark_resolved(event.identity, now, connection)
@@ -251,7 +254,8 @@ class SqliteJournal:
         letter = rows.unreadable(row["data"], rows.moment(now), exc)
 
         def bury(connection: sqlite3.Connection) -> None:
-            events.finish(row["seq"], row["identity"], now + self._settings.idempotency.ttl, connection)
+            events.remove(row["seq"], connection)
+            self._seen.remember(row["identity"], now + self._settings.idempotency.ttl, connection)
             letters.keep(letter, letter.key(row["identity"]), self._settings.dead_letters, connection)
 
         await self._do(bury)
