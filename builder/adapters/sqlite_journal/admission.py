@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from builder.adapters.sqlite_journal import events
@@ -81,17 +81,20 @@ class Admission:
         """Its event has come to its end."""
         self._held.discard(identity)
 
-    async def admit(self, row: Row) -> bool:
+    def admit(self, row: Row) -> Awaitable[bool]:
         """True once the row is on the disk; False if its event is there already, or was and its time is not over."""
-        if await self.has(row.identity):
-            return False
+        if row.identity in self:
+            return self._admit_unless_held(row)
         batch = self._batch
         if batch is not None and not batch.closed and len(batch.rows) < events.MAX_ROWS:
-            return await self._join(batch, row)
+            return self._join(batch, row)
         batch = self._batch = _NewEvents(self._seen, self._now(), self._end)
         waiter = self._join(batch, row)
         self._writer.add(batch)
-        return await waiter
+        return waiter
+
+    async def _admit_unless_held(self, row: Row) -> bool:
+        return False if await self.has(row.identity) else await self.admit(row)
 
     async def readmit(self, row: Row, mark: Callable[[sqlite3.Connection], bool]) -> bool:
         """The same, whether its time is over or not, if ``mark`` says so in the same transaction."""

@@ -7,6 +7,7 @@ connection, as if it had been there from the beginning. llhttp reads the request
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import TypeAlias, cast
 
 import httptools
@@ -102,7 +103,8 @@ class Connection(asyncio.Protocol):
             return None
         if self._parser.get_method() != b"POST" or self._parser.get_http_version() != "1.1":
             return None
-        return deliver(self._headers, self._body)
+        headers = _headers(self._names, self._values)
+        return None if headers is None else deliver(headers, self._body)
 
     async def _answer_all(self) -> None:
         while (answer := await self._next) is not None:
@@ -151,11 +153,9 @@ class Connection(asyncio.Protocol):
         self._path += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One of its headers. Whatever is raised here makes ``feed_data`` raise."""
-        key = name.decode().lower()
-        if key in _UNUSUAL or key in self._headers or len(self._headers) == _MAX_HEADERS:
-            raise ValueError(key)
-        self._headers[key] = value.decode("ascii")
+        """One of its headers."""
+        self._names.append(name)
+        self._values.append(value)
 
     def on_body(self, body: bytes) -> None:
         """All of its body, or a part."""
@@ -168,7 +168,8 @@ class Connection(asyncio.Protocol):
     def _begin_anew(self) -> None:
         self._begun = 0
         self._path = b""
-        self._headers: dict[str, str] = {}
+        self._names: list[bytes] = []
+        self._values: list[bytes] = []
         self._body = b""
         self._whole = False
 
@@ -201,3 +202,21 @@ class Connection(asyncio.Protocol):
             self.close()
         else:
             self._watchdog = self._loop.call_later(max(left, 1.0), self._close_if_idle)
+
+
+def _headers(names: list[bytes], values: list[bytes]) -> dict[str, str] | None:
+    """By their names in lower case; None if they say something unusual."""
+    keys = _keys(tuple(names))
+    try:
+        text = b"\n".join(values).decode("ascii")
+        return None if keys is None else dict(zip(keys, text.split("\n"), strict=True))
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _keys(names: tuple[bytes, ...]) -> tuple[str, ...] | None:
+    """In lower case; None if there are too many, or one is unusual or stands twice. A sender always has the same."""
+    keys = tuple(name.decode("ascii").lower() for name in names)
+    usual = _UNUSUAL.isdisjoint(keys) and len(set(keys)) == len(keys) <= _MAX_HEADERS
+    return keys if usual else None

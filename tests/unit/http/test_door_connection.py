@@ -92,6 +92,24 @@ async def test_both_roads_answer_alike(door: Door, delivery: Delivery, handed_ov
 
 
 @pytest.mark.parametrize(
+    "more",
+    [
+        [b"Prefer: wait=1", b"prefer: reply"],
+        ["X-Name: Zoë".encode()],
+        [b"Expect: 100-continue"],
+        [b"X-%d: x" % number for number in range(64)],
+    ],
+    ids=["twice", "not ASCII", "unusual", "too many"],
+)
+async def test_unusual_headers_are_left_to_aiohttp(door: Door, more: list[bytes], handed_over: list[bytes]) -> None:
+    """With all of the request; the event is taken in all the same."""
+    request = post(binary(example()), *more)
+    answers = await door.exchange_all(request, 2 if more == [b"Expect: 100-continue"] else 1)
+    assert answers[-1].status == 202
+    assert handed_over == [request]
+
+
+@pytest.mark.parametrize(
     ("requests", "statuses"),
     [
         (event("e-1") + event("e-2"), [202, 202]),
