@@ -1,7 +1,9 @@
 """The journal's writer: what shares a commit, and who hears what of it."""
 
 import asyncio
+import os
 import sqlite3
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -138,3 +140,12 @@ async def test_what_was_committed_before_the_disk_failed_is_answered_so(
     await bench.writer.close()
     assert [type(one) for one in got] == [int, sqlite3.IntegrityError, StorageError, StorageError]
     assert rows(path, "SELECT number FROM numbers") == [(1,)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's policies are Linux's")
+async def test_the_event_loop_is_not_interrupted_for_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer's thread has the policy of those that preempt nobody, and nobody else has it."""
+    bench = Bench(path, monkeypatch)
+    policy = await bench.writer.submit(lambda _: os.sched_getscheduler(0))
+    await bench.writer.close()
+    assert policy == os.SCHED_BATCH != os.sched_getscheduler(0)
