@@ -39,7 +39,8 @@ def tidy(path: Path, now: float, settings: Settings, seen: Seen, connection: sql
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "deleted while it was in use", str(path))
     began = time.monotonic()
-    more = seen.learn(connection) | sweep(now, settings, connection)
+    more = seen.learn(connection)  # before the sweep: what that removes is there again if the commit fails
+    more |= sweep(now, settings, connection)
     rest = time.monotonic() - began if more else PERIOD
     return Tidied(rest, letters.evicted(connection), room.left(path, connection))
 
