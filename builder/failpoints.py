@@ -7,48 +7,42 @@ The names stand for every point between the accepted bytes and the settled row a
 import os
 import signal
 from collections.abc import Mapping
-from enum import StrEnum
+from typing import Literal, TypeAlias, get_args
 
 VARIABLE = "KNATIVE_LAMBDA_BUILDER_FAILPOINT"
 
 
-class Failpoint(StrEnum):
-    """In the order in which an event passes them."""
+Failpoint: TypeAlias = Literal[
+    "body_read",
+    "message_delivered",
+    "slot_reserved",
+    "before_commit",
+    "after_commit",
+    "admitted",
+    "enqueued",
+    "taken",
+    "before_create",
+    "after_create",
+    "after_delete",
+    "set_aside",
+    "before_settle",
+    "settled",
+    "before_letter",
+    "letter_confirmed",
+    "before_ack",
+    "acked",
+]
+"""In the order in which an event passes them. No Enum: Python 3.11 takes longer to find its member than to go on."""
 
-    BODY_READ = "body_read"
-    MESSAGE_DELIVERED = "message_delivered"
-    SLOT_RESERVED = "slot_reserved"
-    BEFORE_COMMIT = "before_commit"
-    AFTER_COMMIT = "after_commit"
-    ADMITTED = "admitted"
-    ENQUEUED = "enqueued"
-    TAKEN = "taken"
-    BEFORE_CREATE = "before_create"
-    AFTER_CREATE = "after_create"
-    AFTER_DELETE = "after_delete"
-    SET_ASIDE = "set_aside"
-    BEFORE_SETTLE = "before_settle"
-    SETTLED = "settled"
-    BEFORE_LETTER = "before_letter"
-    LETTER_CONFIRMED = "letter_confirmed"
-    BEFORE_ACK = "before_ack"
-    ACKED = "acked"
+FAILPOINTS: tuple[Failpoint, ...] = get_args(Failpoint)
 
-
-OF_HTTP = frozenset({Failpoint.BODY_READ, Failpoint.BEFORE_COMMIT, Failpoint.AFTER_COMMIT})
+OF_HTTP: frozenset[Failpoint] = frozenset({"body_read", "before_commit", "after_commit"})
 """On the way of events that come over HTTP, and of no others."""
 
-OF_AMQP = frozenset(
-    {
-        Failpoint.MESSAGE_DELIVERED,
-        Failpoint.BEFORE_LETTER,
-        Failpoint.LETTER_CONFIRMED,
-        Failpoint.BEFORE_ACK,
-        Failpoint.ACKED,
-    }
+OF_AMQP: frozenset[Failpoint] = frozenset(
+    {"message_delivered", "before_letter", "letter_confirmed", "before_ack", "acked"}
 )
 """On the way of events that come by AMQP, and of no others."""
-
 
 _armed: dict[Failpoint, int] = {}
 
@@ -58,7 +52,10 @@ def arm(environ: Mapping[str, str]) -> None:
     text = environ.get(VARIABLE)
     if text is not None:
         name, _, count = text.partition(":")
-        _armed[Failpoint(name)] = int(count or 1)
+        if name not in FAILPOINTS:
+            msg = f"{VARIABLE}: there is no {name!r}"
+            raise ValueError(msg)
+        _armed[name] = int(count or 1)
 
 
 def reach(point: Failpoint) -> None:

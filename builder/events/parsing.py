@@ -93,8 +93,7 @@ def parse_http(content_type: str | None, headers: Iterable[tuple[str, str]], bod
 
 def parse_plain_http(content_type: str | None, headers: Mapping[str, str], body: bytes) -> Event | None:
     """The event of a request that ``plain_event`` can read; None of any other. All names are in lower case."""
-    mode, complaint = read_content_type(content_type or _NO_TYPE)
-    return plain_event(headers, body) if mode is Mode.BINARY and complaint is None else None
+    return plain_event(headers, body) if _is_good_binary(content_type or _NO_TYPE) else None
 
 
 def read_formatted(mode: Mode, content_type: str, complaint: str | None, body: bytes, trace: str | None) -> Parsed:
@@ -128,6 +127,12 @@ def read_content_type(content_type: str) -> tuple[Mode, str | None]:
     if not _is_utf8(content_type):
         return mode, "must not name a charset other than utf-8"
     return mode, None
+
+
+@lru_cache(maxsize=128)
+def _is_good_binary(content_type: str) -> bool:
+    mode, complaint = read_content_type(content_type)
+    return mode is Mode.BINARY and complaint is None
 
 
 def is_json(content_type: str) -> bool:

@@ -42,7 +42,7 @@ def plain_event(headers: Mapping[str, str], data: bytes) -> Event | None:
 
     The names are in lower case. Its Content-Type has been found good.
     """
-    attributes = {name[3:]: value for name, value in headers.items() if name[:3] == "ce-"}
+    attributes = {name: headers[header] for header, name in _attribute_headers(tuple(headers))}
     text = "".join(attributes.values())
     if len(text) > MAX_VALUE or not (text.isascii() and text.isprintable()) or "%" in text or '"' in text:
         return None
@@ -67,6 +67,12 @@ def plain_event(headers: Mapping[str, str], data: bytes) -> Event | None:
         return None
     # The same few sources and types on every event: one copy each for a long queue.
     return Event(event_id, sys.intern(source), sys.intern(event_type), subject, moment, attributes, data)
+
+
+@lru_cache(maxsize=64)
+def _attribute_headers(headers: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The names of those that are attributes, as headers and as attributes. A sender always has the same."""
+    return [(header, header[3:]) for header in headers if header.startswith("ce-")]
 
 
 def _validator() -> Callable[[bytes], dict[str, Any]]:

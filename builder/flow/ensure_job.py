@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Literal, assert_never
 
 from builder.errors import AlreadyExists, ClusterError, Conflict, QuotaExceeded, named
-from builder.failpoints import Failpoint, reach
+from builder.failpoints import reach
 from builder.flow.items import Done
 from builder.flow.ports import Cluster
 from builder.jobs import labels
@@ -97,11 +97,11 @@ async def _create_or_look(
 
 
 async def _create(cluster: Cluster, job: Manifest, no_room: str | None) -> None:
-    reach(Failpoint.BEFORE_CREATE)
+    reach("before_create")
     if no_room is not None:
         raise QuotaExceeded(no_room, status=HTTPStatus.FORBIDDEN)
     await cluster.create(job)
-    reach(Failpoint.AFTER_CREATE)
+    reach("after_create")
 
 
 async def _act(
@@ -136,7 +136,7 @@ async def _act(
 async def _delete(cluster: Cluster, name: str, existing: Manifest, *, foreground: bool) -> None:
     try:
         await cluster.delete(name, existing["metadata"]["uid"], foreground=foreground)
-        reach(Failpoint.AFTER_DELETE)
+        reach("after_delete")
     except Conflict:
         return  # somebody was faster: the next round reads what is there now
 

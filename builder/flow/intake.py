@@ -18,7 +18,7 @@ from builder.events.attributes import trace_id
 from builder.events.parsing import Rejected
 from builder.events.request import build_request, with_data_problems
 from builder.events.routing import flow_of, route
-from builder.failpoints import Failpoint, reach
+from builder.failpoints import reach
 from builder.flow.build_queue import BuildQueue
 from builder.flow.dead_letters import legible
 from builder.flow.items import Item
@@ -231,7 +231,7 @@ class Intake:
         self, event: Event, request: BuildRequest, accepted_at: datetime, custodian: Custodian, flow: Flow
     ) -> Ticket:
         receipt = None
-        reach(Failpoint.SLOT_RESERVED)
+        reach("slot_reserved")
         try:
             receipt = await custodian.admit(Entry(event, accepted_at, request.priority))
         except StorageError:
@@ -242,11 +242,11 @@ class Intake:
                 self._queue.release()
         if receipt is None:
             return self._duplicate(event, request, flow)
-        reach(Failpoint.ADMITTED)
+        reach("admitted")
         item = Item.of(event, request, receipt, accepted_at, self._clock(), flow)
         self._results.begin(item)
         self._queue.put(item)
-        reach(Failpoint.ENQUEUED)
+        reach("enqueued")
         self._stats.accepted[item.flow] += 1
         log = self._log if request.traceparent is None else self._log.bind(trace_id=trace_id(request.traceparent))
         log.info(

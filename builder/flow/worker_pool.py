@@ -12,7 +12,7 @@ import structlog
 from builder.errors import ClusterError, EventRejected, HandedBack, StorageError
 from builder.events.attributes import trace_id
 from builder.events.request import build_request
-from builder.failpoints import Failpoint, reach
+from builder.failpoints import reach
 from builder.flow.build_queue import BuildQueue
 from builder.flow.capacity_line import CapacityLine
 from builder.flow.ensure_job import Blocked, ensure_job
@@ -76,7 +76,7 @@ class WorkerPool:
             await self._outage.over()
             item = await self._queue.take()
             self.busy[number] = item
-            reach(Failpoint.TAKEN)
+            reach("taken")
             if self._tracing is None:
                 await self._handle(item)
             else:
@@ -200,7 +200,7 @@ class WorkerPool:
             self._stats.retries += 1
         item.receipt.note(item.patience.saved(self._clock()))
         log.info("item_waits", **_ids(item), wait=again.wait.value, seconds=round(again.delay, 3), why=again.message)
-        reach(Failpoint.SET_ASIDE)
+        reach("set_aside")
         loser = self.room.enter(item, again, None if job is None else job["metadata"]["name"])
         if again.wait is Wait.CAPACITY:
             self.line.join(item, again.message)
@@ -209,9 +209,9 @@ class WorkerPool:
 
     async def _settle(self, item: Item, done: Done, job: Manifest | None) -> None:
         result = item.result(done, self._now(), None if job is None else job["metadata"]["name"])
-        reach(Failpoint.BEFORE_SETTLE)
+        reach("before_settle")
         await item.receipt.settle(result)
-        reach(Failpoint.SETTLED)
+        reach("settled")
         self._results.finish(item, result)
         self._count(item, done)
         if item.trace is not None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from builder.failpoints import Failpoint
+from builder.failpoints import FAILPOINTS
 from tests.fault_proxy import (
     HALF,
     HANG,
@@ -168,7 +168,7 @@ class Chaos:
         """Start it; one time in three it will die at some failpoint."""
         environ = {"PYTHONFAULTHANDLER": "1"}
         if doomed and self._random.random() < 1 / 3:
-            point, count = self._random.choice(list(Failpoint)), self._random.randrange(1, 30)
+            point, count = self._random.choice(FAILPOINTS), self._random.randrange(1, 30)
             environ["KNATIVE_LAMBDA_BUILDER_FAILPOINT"] = f"{point}:{count}"
         if self._faults:
             replica.clock = Clock(replica.folder / f"clock-{replica.number}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from builder.failpoints import OF_HTTP, Failpoint
+from builder.failpoints import FAILPOINTS, OF_HTTP, Failpoint
 from tests.amqp_parts import LETTERS, Queue
 from tests.broker_parts import Vhost
 from tests.contract.harness import eventually
@@ -26,15 +26,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
 
-BY_AMQP = [point for point in Failpoint if point not in OF_HTTP]
+BY_AMQP = [point for point in FAILPOINTS if point not in OF_HTTP]
 
-UNDER_LOAD = [
-    Failpoint.MESSAGE_DELIVERED,
-    Failpoint.ENQUEUED,
-    Failpoint.AFTER_CREATE,
-    Failpoint.SETTLED,
-    Failpoint.BEFORE_ACK,
-    Failpoint.ACKED,
+UNDER_LOAD: list[Failpoint] = [
+    "message_delivered",
+    "enqueued",
+    "after_create",
+    "settled",
+    "before_ack",
+    "acked",
 ]
 """Where a message is in other hands than at the one before."""
 

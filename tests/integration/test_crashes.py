@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pytest
 from control_plane import ControlPlane
 
-from builder.failpoints import OF_AMQP, Failpoint
+from builder.failpoints import FAILPOINTS, OF_AMQP, Failpoint
 from tests.integration.namespace import Namespace
 from tests.integration.sender import Sender, account
 from tests.integration.service import Services
@@ -23,9 +23,9 @@ from tests.integration.witness import Witness
 
 pytestmark = pytest.mark.integration
 
-OVER_HTTP = [point for point in Failpoint if point not in OF_AMQP]
+OVER_HTTP = [point for point in FAILPOINTS if point not in OF_AMQP]
 
-COMMITS = (Failpoint.BEFORE_COMMIT, Failpoint.AFTER_COMMIT)
+COMMITS = ("before_commit", "after_commit")
 # Opening the journal commits too: later times are those of the events.
 FIRST_TIMES = {point: 8 if point in COMMITS else 1 for point in OVER_HTTP}
 """Each failpoint, and at which time that it is reached the process dies."""
@@ -33,7 +33,7 @@ FIRST_TIMES = {point: 8 if point in COMMITS else 1 for point in OVER_HTTP}
 SIDE_BY_SIDE = 3
 """So many of them at once: most of the time of each goes by in waiting."""
 
-NTH_TIMES = [*((point, 3) for point in OVER_HTTP), (Failpoint.BEFORE_COMMIT, 25), (Failpoint.AFTER_COMMIT, 25)]
+NTH_TIMES = [*((point, 3) for point in OVER_HTTP), ("before_commit", 25), ("after_commit", 25)]
 """The same under load, when other events are at other points."""
 
 
@@ -152,7 +152,7 @@ async def test_a_job_is_not_replaced_before_its_own_event_has_found_it(
     settings["asyncJobCreator"]["workerCount"] = 1
     sender = Sender()
     async with Witness.open(namespace_apart) as witness:
-        service = await services.start_doomed(namespace_apart, Failpoint.AFTER_CREATE, 1, **settings)
+        service = await services.start_doomed(namespace_apart, "after_create", 1, **settings)
         await sender.deliver(service, older)
         assert await service.exit_code() == -signal.SIGKILL
         await witness.end_builds(["kaniko-job-acme-parser0"])

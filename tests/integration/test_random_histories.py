@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from builder.failpoints import Failpoint
+from builder.failpoints import FAILPOINTS
 from tests.contract.harness import a_job
 from tests.integration.chance import chance
 from tests.integration.messages import Document, build_of
@@ -49,7 +49,7 @@ class History:
         """A service begins, does some of its work, and is killed: at a failpoint, or between any two instructions."""
         namespace = self._witness.namespace
         if self._random.random() < 0.7:
-            point, count = self._random.choice(list(Failpoint)), self._random.randrange(1, 12)
+            point, count = self._random.choice(FAILPOINTS), self._random.randrange(1, 12)
             service = await self._services.start_doomed(namespace, point, count, **self._settings)
         else:
             service = await self._services.start(namespace, **self._settings)

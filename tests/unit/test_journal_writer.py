@@ -60,7 +60,7 @@ class Bench:
         return connection
 
     def _reach(self, point: Failpoint) -> None:
-        self.commits += point is Failpoint.AFTER_COMMIT
+        self.commits += point == "after_commit"
 
 
 def add(number: int) -> Callable[[sqlite3.Connection], int]:

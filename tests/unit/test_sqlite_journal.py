@@ -225,7 +225,7 @@ async def test_an_answer_is_on_the_disk_before_anybody_hears_it(
         monkeypatch.setattr(writer, "reach", copy)
         await admission
         monkeypatch.undo()
-    assert seen_at == {Failpoint.BEFORE_COMMIT: 0, Failpoint.AFTER_COMMIT: 1}
+    assert seen_at == {"before_commit": 0, "after_commit": 1}
 
 
 async def test_many_at_once_each_get_their_own_answer(path: Path) -> None:

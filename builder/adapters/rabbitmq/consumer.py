@@ -19,7 +19,7 @@ from builder.adapters.rabbitmq.undertaker import Undertaker
 from builder.errors import BrokerError, EventRejected, Problem, SettingsError, StorageError
 from builder.events.amqp import content_type_of, parse_amqp
 from builder.events.parsing import Item, Mode, Rejected
-from builder.failpoints import Failpoint, reach
+from builder.failpoints import reach
 from builder.flow.intake import Intake
 from builder.flow.outage import Outage
 from builder.flow.ports import Journal
@@ -258,7 +258,7 @@ class Consumer:
         """Take in the events of one message. It is acked when all of them have come to their ends."""
         if not delivery.held:
             return
-        reach(Failpoint.MESSAGE_DELIVERED)
+        reach("message_delivered")
         try:
             if not self._custody.over(delivery):
                 mode, items = self._read(delivery)

@@ -11,7 +11,7 @@ from pamqp.commands import Basic
 from builder.adapters.rabbitmq.connection import plain_words
 from builder.adapters.rabbitmq.delivery import Delivery
 from builder.errors import BrokerAway, BrokerError
-from builder.failpoints import Failpoint, reach
+from builder.failpoints import reach
 from builder.stats import MessageEnd, Stats
 
 MOST_UNACKED = 65_535
@@ -119,12 +119,12 @@ class Session:
         sent = connection.create_future() if wait else None
         frames = ChannelFrame.marshall(self._channel.number, self._answers, sent)
         self._answers = []
-        reach(Failpoint.BEFORE_ACK)
+        reach("before_ack")
         with plain_words():
             await connection.write_queue.put(frames)
             if sent is not None:
                 await sent
-        reach(Failpoint.ACKED)
+        reach("acked")
 
     def ack(self, delivery: Delivery) -> None:
         """See ``Answering``. Of a message that is not held any more the broker hears nothing."""

@@ -18,7 +18,7 @@ from builder.adapters.rabbitmq.delivery import Delivery
 from builder.adapters.rabbitmq.letter_message import letter_message
 from builder.adapters.rabbitmq.publisher import open_channel, publish
 from builder.errors import BrokerError, BrokerFull, NotRouted, SettingsError
-from builder.failpoints import Failpoint, reach
+from builder.failpoints import reach
 from builder.models import DeadLetter
 from builder.rabbitmq_settings import Rabbitmq
 from builder.retry import Backoff
@@ -98,7 +98,7 @@ class Undertaker:
             delivery = next((one for one in burial.deliveries() if one.held), None)
             if delivery is not None:
                 await self._send(channel, delivery, burial.letter)
-                reach(Failpoint.LETTER_CONFIRMED)
+                reach("letter_confirmed")
                 self._stats.lettered[burial.letter.reason] += 1
                 if self.trouble is not None:
                     log.info("dead_letters_kept_again", queue=self._queue)
@@ -117,7 +117,7 @@ class Undertaker:
             BrokerError: it is not, or nobody knows.
         """
         body, properties = letter_message(delivery, letter)
-        reach(Failpoint.BEFORE_LETTER)
+        reach("before_letter")
         try:
             await publish(channel, "", self._queue, body, properties)
         except NotRouted as exc:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from builder.adapters.sqlite_journal import rows
@@ -56,7 +57,7 @@ def admit(rows: Sequence[Row], connection: sqlite3.Connection) -> set[int]:
 
 def admit_new(rows: Sequence[Row], seen: Seen, now: float, connection: sqlite3.Connection) -> set[int]:
     """The same, but for those whose identity has been seen and its time still runs. Their numbers ascend."""
-    if seen.has_none((row.identity for row in rows), connection):
+    if seen.has_none([row.identity for row in rows], connection):
         return admit(rows, connection)
     if connection.execute(f"{_insert(len(rows))} {_UNLESS_SEEN}", [*_values(rows), now]).rowcount == len(rows):
         return {row.seq for row in rows}
@@ -65,7 +66,7 @@ def admit_new(rows: Sequence[Row], seen: Seen, now: float, connection: sqlite3.C
 
 
 def _values(rows: Sequence[Row]) -> list[object]:
-    return [value for row in rows for value in row]
+    return list(chain.from_iterable(rows))
 
 
 @cache

@@ -43,7 +43,7 @@ class Seen:
         known = self._filter
         if known is None or connection is not self._connection:
             return False
-        return not any(identity in known for identity in identities)
+        return not any(map(known.__contains__, identities))
 
     def remember(self, identity: bytes, until: float, connection: sqlite3.Connection) -> None:
         """Its time runs ``until`` then, in seconds since 1970."""

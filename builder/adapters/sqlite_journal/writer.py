@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from builder.errors import StartError, StorageError
-from builder.failpoints import Failpoint, reach
+from builder.failpoints import reach
 
 T = TypeVar("T")
 
@@ -246,16 +246,16 @@ def _commit(connection: sqlite3.Connection, group: _Group) -> tuple[list[_Answer
 def _together(connection: sqlite3.Connection, group: _Group) -> list[_Answer]:
     """All in one transaction, or none."""
     if len(group) == 1 and group[0].one_statement:
-        reach(Failpoint.BEFORE_COMMIT)
+        reach("before_commit")
         answers: list[_Answer] = [(group[0], group[0].work(connection), None)]
-        reach(Failpoint.AFTER_COMMIT)
+        reach("after_commit")
         return answers
     try:
         connection.execute("BEGIN IMMEDIATE")
         answers = [(operation, operation.work(connection), None) for operation in group]
-        reach(Failpoint.BEFORE_COMMIT)
+        reach("before_commit")
         connection.execute("COMMIT")
-        reach(Failpoint.AFTER_COMMIT)
+        reach("after_commit")
     except Exception:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

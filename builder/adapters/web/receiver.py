@@ -23,7 +23,7 @@ from builder.adapters.web.routes import Headers, Route
 from builder.errors import EventRejected, NotNow, QueueFull
 from builder.events.headers import encodable
 from builder.events.parsing import Mode, Rejected, parse_http, parse_plain_http
-from builder.failpoints import Failpoint, reach
+from builder.failpoints import reach
 from builder.flow.intake import Intake
 from builder.models import Event
 from builder.settings import Intake as IntakeSettings
@@ -58,7 +58,7 @@ class Receiver:
             body = decoded(body, headers.get("content-encoding"), self._settings.max_body_size)
         except EventRejected as exc:
             return await self._unread(headers, exc)
-        reach(Failpoint.BODY_READ)
+        reach("body_read")
         content_type = headers.get("content-type")
         item: Event | Rejected | None = None
         if isinstance(headers, dict):
