@@ -48,7 +48,11 @@ _armed: dict[Failpoint, int] = {}
 
 
 def arm(environ: Mapping[str, str]) -> None:
-    """Take the order to die from the environment; a test's, never a user's."""
+    """Take the order to die from the environment; a test's, never a user's.
+
+    Raises:
+        ValueError: there is no such point.
+    """
     text = environ.get(VARIABLE)
     if text is not None:
         name, _, count = text.partition(":")

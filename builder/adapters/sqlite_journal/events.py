@@ -77,9 +77,10 @@ def _insert(count: int) -> str:
     return f"INSERT INTO events ({columns}) SELECT * FROM (VALUES {rows})"  # noqa: S608 -- our own question marks
 
 
-def remove(seq: int, connection: sqlite3.Connection) -> None:
-    """It is settled."""
+def finish(seq: int, identity: bytes, until: float, seen: Seen, connection: sqlite3.Connection) -> None:
+    """Of a settled event the identity is left."""
     connection.execute("DELETE FROM events WHERE seq = ?", (seq,))
+    seen.remember(identity, until, connection)
 
 
 def note(seq: int, progress: str, connection: sqlite3.Connection) -> None:

@@ -172,8 +172,7 @@ class SqliteJournal:
         letter = None if result.failure is None else DeadLetter.of_failure(event, result, result.failure)
 
         def finish(connection: sqlite3.Connection) -> None:
-            events.remove(seq, connection)
-            self._seen.remember(event.identity, now + self._settings.idempotency.ttl, connection)
+            events.finish(seq, event.identity, now + self._settings.idempotency.ttl, self._seen, connection)
             events.keep_result(result, now + self._settings.results.ttl, connection)
             if letter is None:
                 letters.mark_resolved(event.identity, now, connection)
@@ -254,8 +253,8 @@ class SqliteJournal:
         letter = rows.unreadable(row["data"], rows.moment(now), exc)
 
         def bury(connection: sqlite3.Connection) -> None:
-            events.remove(row["seq"], connection)
-            self._seen.remember(row["identity"], now + self._settings.idempotency.ttl, connection)
+            until = now + self._settings.idempotency.ttl
+            events.finish(row["seq"], row["identity"], until, self._seen, connection)
             letters.keep(letter, letter.key(row["identity"]), self._settings.dead_letters, connection)
 
         await self._do(bury)

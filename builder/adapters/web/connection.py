@@ -207,10 +207,12 @@ class Connection(asyncio.Protocol):
 def _headers(names: list[bytes], values: list[bytes]) -> dict[str, str] | None:
     """By their names in lower case; None if they say something unusual."""
     keys = _keys(tuple(names))
+    if keys is None:
+        return None
     try:
-        text = b"\n".join(values).decode("ascii")
-        return None if keys is None else dict(zip(keys, text.split("\n"), strict=True))
-    except ValueError:
+        texts = b"\n".join(values).decode("ascii").split("\n")  # at once: a value has no line feed
+        return dict(zip(keys, texts, strict=True))
+    except ValueError:  # not ASCII, or no headers at all
         return None
 
 
