@@ -14,7 +14,7 @@ import pytest
 from broker import Broker
 
 from builder.adapters.memory_cluster import MemoryCluster
-from builder.models import Manifest
+from builder.models import Manifest, identity_of
 from builder.settings import Memory
 from tests.amqp_parts import LETTERS, Queue, Road, consuming
 from tests.broker_parts import Vhost
@@ -51,6 +51,11 @@ class CountingCluster(MemoryCluster):
 def once(count: int) -> Counter[str]:
     """Each of the Jobs, made once."""
     return Counter(f"kaniko-job-acme-p{number}" for number in range(count))
+
+
+def identity(event_id: str) -> bytes:
+    """Of an event that a test sent."""
+    return identity_of(build_of(event_id)["source"], event_id)
 
 
 @pytest.fixture
@@ -182,6 +187,45 @@ async def test_network(queue: Queue, cluster: CountingCluster, fault: str) -> No
         assert len(await queue.letters(1)) == 1
     assert cluster.made == once(100)
     assert (await eventually(queue.count, lambda count: count == 0), await queue.count(LETTERS)) == (0, 0)
+
+
+async def test_held_until_its_ack_is_heard(queue: Queue, cluster: CountingCluster) -> None:
+    """An ack on its way can be lost, and then the event comes again: nobody may replace its Job before."""
+    cluster.open.clear()
+    await queue.publish(build_of("p0"))
+    async with on_the_way(queue, cluster) as (proxy, road):
+        await road.until(lambda road: road.consumer.held == 1)
+        proxy.delay = 0.2
+        cluster.open.set()
+        await road.until_ended(1)
+        assert not await road.consumer.holds(identity("p0"))
+        proxy.cut()
+        proxy.delay = 0
+        await road.until(lambda road: road.consumer.trouble is not None)
+        await road.until_consuming()
+        await queue.publish(build_of("p1"))
+        await road.until_ended(2)
+        assert road.parts.stats.redelivered == 0
+
+
+async def test_held_until_it_has_come_again(queue: Queue, cluster: CountingCluster) -> None:
+    """Its ack was lost with the connection. Who waits for its Job waits on until it is acked anew, and no longer."""
+    cluster.open.clear()
+    later = build_of("p0", "later") | {"time": "2999-01-01T00:00:00Z"}
+    await queue.publish(build_of("p0"), later)
+    async with on_the_way(queue, cluster) as (proxy, road):
+        await road.until(lambda road: road.consumer.held == 2)
+        proxy.silence()
+        cluster.open.set()
+        await road.until(lambda road: road.outcomes() == {"created": 1})
+        proxy.cut()
+        await road.until(lambda road: road.consumer.trouble is not None)
+        assert await road.consumer.holds(identity("p0"))
+        await road.until_ended(2)
+        assert road.parts.stats.redelivered == 2
+        assert not await road.consumer.holds(identity("p0"))
+    assert cluster.made == {"kaniko-job-acme-p0": 2}
+    assert await queue.count() == 0
 
 
 async def test_slow_network(queue: Queue, cluster: CountingCluster) -> None:

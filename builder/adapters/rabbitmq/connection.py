@@ -76,14 +76,19 @@ def plain_words() -> Iterator[None]:
     except AMQPError as exc:
         raise BrokerError(_words(exc)) from exc
     except asyncio.CancelledError as exc:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if being_cancelled():
             raise
         raise BrokerAway(_SILENT) from exc
     except Exception as exc:
         if type(exc) is not Exception:
             raise
         raise BrokerAway(_CLOSED) from exc
+
+
+def being_cancelled() -> bool:
+    """True if a ``CancelledError`` is meant for the task that it is in, not aiormq's of a connection that closes."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def masked(url: str) -> str:

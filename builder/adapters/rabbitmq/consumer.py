@@ -10,7 +10,7 @@ import structlog
 from aio_pika.abc import AbstractConnection
 
 from builder.adapters.rabbitmq import topology
-from builder.adapters.rabbitmq.connection import connected, plain_words
+from builder.adapters.rabbitmq.connection import being_cancelled, connected, plain_words
 from builder.adapters.rabbitmq.custody import BrokerCustody
 from builder.adapters.rabbitmq.delivery import Delivery
 from builder.adapters.rabbitmq.letter_message import crashed
@@ -85,6 +85,8 @@ class Consumer:
 
     async def holds(self, identity: bytes) -> bool:
         """See ``Holder``. Of messages that have not been delivered yet nobody here knows."""
+        if self._custody.holds(identity):
+            await self._be_heard()
         return self._custody.holds(identity)
 
     async def bury(self) -> None:
@@ -101,10 +103,9 @@ class Consumer:
             except (BrokerError, SettingsError) as exc:
                 self._tell(str(exc))
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if being_cancelled():
                     raise
-                self._tell("the connection to the broker was lost")  # aiormq's own, of a connection that closes
+                self._tell("the connection to the broker was lost")
             if self._stats.messages[MessageEnd.ACKED] > acked:
                 failures = 0
             with contextlib.suppress(TimeoutError):
@@ -150,14 +151,11 @@ class Consumer:
             self._trouble = None
             try:
                 await self._run(session, connection)
-            except BrokerError:
-                self._careful = True
-                raise
             finally:
+                self._careful = True
                 self._session = None
                 self.ready = None
-                requeued = session.lose_all()
-                if requeued:
+                if requeued := session.lose_all():
                     log.info("messages_given_back", queue=self._queue, messages=requeued)
 
     async def _run(self, session: Session, connection: AbstractConnection) -> None:
@@ -199,10 +197,11 @@ class Consumer:
         too_long = self._settings.rabbitmq.consumer_timeout / 2
         while not self._stopping:
             await asyncio.sleep(_LOOK)
-            if self._careful and (session.fresh or len(session) == 0):
+            if self._careful and (session.fresh or len(session) == 0 or self.ready == 0):
                 self._careful = False
                 while session.shares:
                     await session.consume_less()
+            await self._be_heard()
             wanted = 1 + self._waiting() // self._share
             if session.shares < wanted:
                 await self._ask(session)
@@ -211,6 +210,14 @@ class Consumer:
             overdue = [delivery for delivery in session.held() if self._clock() - delivery.since > too_long]
             if overdue:
                 await self._renew(session, overdue)
+
+    async def _be_heard(self) -> None:
+        """Let go of the events whose acks have arrived; after a lost connection, once those have come that had not."""
+        ended = self._custody.ended()
+        if ended and self._session is not None and not self._careful:
+            with contextlib.suppress(BrokerError):
+                await self._session.be_heard(self._settings.rabbitmq.connect_timeout)
+                self._custody.heard(ended)
 
     async def _renew(self, session: Session, overdue: list[Delivery]) -> None:
         """Hand messages back that have been here for long; they come again at once and join their events.

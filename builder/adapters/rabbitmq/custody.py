@@ -29,6 +29,7 @@ class BrokerCustody:
         self._journal = journal
         self._bury = bury
         self._events: dict[bytes, HeldEvent] = {}
+        self._ended: dict[bytes, Delivery] = {}
         self._lettered: OrderedDict[bytes, None] = OrderedDict()
 
     def of(self, delivery: Delivery) -> Custodian:
@@ -40,12 +41,23 @@ class BrokerCustody:
         return delivery.redelivered and bool(self._lettered) and delivery.key() in self._lettered
 
     def holds(self, identity: bytes) -> bool:
-        """See ``Holder``."""
-        return identity in self._events
+        """See ``Holder``: it is under way, or its ack is, and its message comes again if that is lost."""
+        return identity in self._events or identity in self._ended
+
+    def ended(self) -> dict[bytes, Delivery]:
+        """The events of acked messages, each with the last of them, until ``heard``."""
+        return self._ended.copy()
+
+    def heard(self, ended: dict[bytes, Delivery]) -> None:
+        """The broker has read the acks of these."""
+        for identity, delivery in ended.items():
+            if self._ended.get(identity) is delivery:
+                del self._ended[identity]
 
     async def admit(self, delivery: Delivery, entry: Entry) -> Receipt | None:
         """See ``Custodian``. The message of an event that is here already joins the one that is."""
         identity = entry.event.identity
+        delivery.identities.append(identity)
         if identity not in self._events and await self._journal.seen(identity):
             end = self._journal.outcome(identity)
             if end is not None:
@@ -86,7 +98,10 @@ class BrokerCustody:
     def end(self, delivery: Delivery) -> None:
         """One event of it has come to its end, or all have been read."""
         delivery.end()
-        if delivery.settled and delivery.lettered:
+        if not delivery.settled:
+            return
+        self._ended.update(dict.fromkeys(delivery.identities, delivery))
+        if delivery.lettered:
             self._lettered[delivery.key()] = None
             if len(self._lettered) > _LETTERED:
                 self._lettered.popitem(last=False)

@@ -22,7 +22,8 @@ class Delivery:
     """One message, and how many of the events in it have not come to their end. With the last of them it is acked.
 
     ``tag`` is its number on its own channel. ``since`` is the loop's time at which it came. ``held`` until it is
-    answered or its channel ends. ``lettered`` says that one of its events became a dead letter.
+    answered or its channel ends. ``identities`` are of its events, as far as they were taken in; ``lettered`` says that
+    one of them became a dead letter.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class Delivery:
         "body",
         "exchange",
         "held",
+        "identities",
         "lettered",
         "properties",
         "redelivered",
@@ -52,6 +54,7 @@ class Delivery:
         self.since = since
         self.held = True
         self.batch = False
+        self.identities: list[bytes] = []
         self.lettered = False
 
     @property

@@ -42,6 +42,7 @@ class Session:
         self._to_say = asyncio.Event()
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tags: list[str] = []
+        self._prefetch = 1
         self._held: dict[int, Delivery] = {}
         self.fresh = False
         channel.closing.add_done_callback(self._on_close)
@@ -58,10 +59,10 @@ class Session:
             BrokerError: the broker says why not, or nothing for ``patience`` seconds: one that has just started may
                 take connections, and leave those waiting for a minute who ask for a queue too early.
         """
-        channel = self._channel
+        self._prefetch = min(prefetch, MOST_UNACKED)
         with plain_words():
-            await channel.basic_qos(prefetch_count=min(prefetch, MOST_UNACKED), timeout=patience)
-            consumed = await channel.basic_consume(queue, self._on_message, timeout=patience)
+            await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=patience)
+            consumed = await self._channel.basic_consume(queue, self._on_message, timeout=patience)
         self._tags.append(str(consumed.consumer_tag))
 
     @property
@@ -125,6 +126,20 @@ class Session:
             if sent is not None:
                 await sent
         reach("acked")
+
+    async def be_heard(self, patience: float) -> None:
+        """Return once the broker has read all answers that were given until now.
+
+        AMQP confirms no ack; but a channel's methods are read in their order, and this sends one that is answered (and
+        changes nothing: it is for consumers to come). An ack that was only written may be lost with our process, even
+        by the kernel: it resets a connection on which something unread has arrived.
+
+        Raises:
+            BrokerError: the channel is gone, or the broker says nothing for ``patience`` seconds.
+        """
+        await self.flush(wait=False)
+        with plain_words():
+            await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=patience)
 
     def ack(self, delivery: Delivery) -> None:
         """See ``Answering``. Of a message that is not held any more the broker hears nothing."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 from aiormq.channel import Channel
 
-from builder.adapters.rabbitmq.connection import connected
+from builder.adapters.rabbitmq.connection import being_cancelled, connected
 from builder.adapters.rabbitmq.delivery import Delivery
 from builder.adapters.rabbitmq.letter_message import letter_message
 from builder.adapters.rabbitmq.publisher import open_channel, publish
@@ -85,10 +85,9 @@ class Undertaker:
                 if failures:  # else it may be no more than a connection that broke while nobody needed it
                     self._tell(exc)
             except asyncio.CancelledError as exc:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if being_cancelled():
                     raise
-                self._tell(exc)  # aiormq's own, of a connection that closes
+                self._tell(exc)
             await asyncio.sleep(RETRYING.delay(failures, self._draw, floor=0.05))
             failures += 1
 
