@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from builder.errors import Problem
 
@@ -115,11 +115,13 @@ class BuildRequest(NamedTuple):
     overruled_priority: int | None = None
 
 
-class Flow(StrEnum):
-    """Which road an event took (the phases of 004's migration are told apart by it)."""
+Flow: TypeAlias = Literal["queue", "direct"]
+"""Which road an event took (the phases of 004's migration are told apart by it).
 
-    QUEUE = "queue"
-    DIRECT = "direct"
+No Enum: Python 3.11 takes a microsecond to find its member and to count by it, and every event is counted.
+"""
+
+FLOWS: tuple[Flow, ...] = get_args(Flow)
 
 
 class Outcome(StrEnum):

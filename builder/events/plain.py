@@ -30,6 +30,7 @@ _URL = rf"^https://[a-z0-9.-]+/{_PART}/{_PART}(?:/{_PART})?$"
 # A branch without dots and slashes that is too short to be a hash in capitals, or a commit's hash.
 _REF = r"^(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,38}|[0-9a-f]{40})$"
 _HASH_LENGTH = 40
+_GIT = SourceKind.GIT
 BUILD_TYPES = {build_type.value: build_type for build_type in BuildType}
 _ENGINE_VARIABLES = ENGINE_VARIABLES.encode()
 
@@ -116,7 +117,7 @@ _validate = _validator()
 def plain_request(event: Event, accepted_at: datetime, build: Build, intake: Intake) -> BuildRequest | None:
     """See ``build_request``; None of an event that must be looked at closely."""
     text = event.data
-    if len(text) > _MAX_DATA or b"\\" in text or _ENGINE_VARIABLES in text:
+    if len(text) > _MAX_DATA or b"\\" in text:
         return None
     try:
         data = _validate(text)
@@ -133,7 +134,7 @@ def plain_request(event: Event, accepted_at: datetime, build: Build, intake: Int
         or build_type is None
         or not (runtime is None or runtime in build.runtimes)
         or not (build_timeout is None or build_timeout <= build.max_timeout)
-        or not RESERVED_VARIABLES.isdisjoint(environment)
+        or (environment and (_ENGINE_VARIABLES in text or not RESERVED_VARIABLES.isdisjoint(environment)))
         or text.count(b":") != _colons(data, environment)
     ):
         return None
@@ -158,7 +159,7 @@ def plain_request(event: Event, accepted_at: datetime, build: Build, intake: Int
 
 def _build_type(word: str | None, runtime: str | None) -> BuildType | None:
     if word is None:
-        return BuildType.CONTAINER if runtime is None else BuildType.FUNCTION
+        return BUILD_TYPES["container" if runtime is None else "function"]
     return None if word == "function" and runtime is None else BUILD_TYPES[word]
 
 
@@ -173,7 +174,7 @@ def _source(
             return None
         ref = f"refs/heads/{ref}"
     location = f"https://{host}/{owner}/{name.removesuffix('.git')}.git"
-    return Source(SourceKind.GIT, location, ref, inner[0] if inner else None)
+    return Source(_GIT, location, ref, inner[0] if inner else None)
 
 
 @lru_cache(maxsize=128)

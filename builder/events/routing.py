@@ -44,4 +44,4 @@ def route(event: Event) -> UseCase:
 
 def flow_of(event: Event) -> Flow:
     """The flow of an event that came over HTTP; one that came by AMQP is of the queue's whatever its source."""
-    return Flow.QUEUE if event.source == QUEUE_SOURCE else Flow.DIRECT
+    return "queue" if event.source == QUEUE_SOURCE else "direct"

@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import structlog
 
@@ -28,17 +27,14 @@ from builder.models import BuildRequest, DeadLetter, Event, Flow, RejectReason, 
 from builder.settings import Settings
 from builder.stats import RefusedBecause, Stats
 
-_SWITCHED_OFF = {Flow.DIRECT: RejectReason.DIRECT_DISABLED, Flow.QUEUE: RejectReason.QUEUE_DISABLED}
+_SWITCHED_OFF: dict[Flow, RejectReason] = {"direct": RejectReason.DIRECT_DISABLED, "queue": RejectReason.QUEUE_DISABLED}
 _REJECT_REASONS = {413: RejectReason.TOO_LARGE, 415: RejectReason.NOT_A_CLOUDEVENT}
 
 log = structlog.get_logger(__name__)
 
 
-class Accepted(StrEnum):
-    """What happened to an event that we answer for. A sender sees no difference."""
-
-    QUEUED = "queued"
-    DUPLICATE = "duplicate"
+Accepted: TypeAlias = Literal["queued", "duplicate"]
+"""What happened to an event that we answer for. A sender sees no difference."""
 
 
 class Ticket(NamedTuple):
@@ -118,8 +114,8 @@ class Intake:
             attributes, data = item.attributes(), item.data
             rejected = Rejected(attributes, "application/json", data, exc.problems, exc.status, data)
             raise await self._reject(rejected, custodian) from exc
-        flow = flow_of(item) if custodian is None else Flow.QUEUE
-        if self._flows not in ("both", flow.value):
+        flow = flow_of(item) if custodian is None else "queue"
+        if self._flows not in ("both", flow):
             raise await self._turn_away(item, flow, custodian)
         if custodian is not None:
             await self._queue.reserve(None)
@@ -155,7 +151,7 @@ class Intake:
 
     async def _turn_away(self, event: Event, flow: Flow, custodian: Custodian | None) -> EventRejected:
         """Keep an event whose flow is switched off in this phase of the migration (004); it can be replayed."""
-        setting = f"events of the {flow.value} flow are not taken (setting intake.flows: {self._settings.intake.flows})"
+        setting = f"events of the {flow} flow are not taken (setting intake.flows: {self._settings.intake.flows})"
         attributes = event.attributes()
         rejected = Rejected(attributes, "application/json", event.data, (Problem("", setting),), 403, event.data)
         return await self._reject(rejected, custodian, _SWITCHED_OFF[flow])
@@ -260,9 +256,9 @@ class Intake:
             log.warning(
                 "priorities_differ", event_id=event.id, taken=request.priority, overruled=request.overruled_priority
             )
-        return Ticket(Accepted.QUEUED, request.correlation_id)
+        return Ticket("queued", request.correlation_id)
 
     def _duplicate(self, event: Event, request: BuildRequest, flow: Flow) -> Ticket:
         self._stats.duplicates[flow] += 1
         log.info("event_duplicate", event_id=event.id, event_source=event.source)
-        return Ticket(Accepted.DUPLICATE, request.correlation_id)
+        return Ticket("duplicate", request.correlation_id)

@@ -11,7 +11,7 @@ from builder.flow.ports import Journal, MessageSource
 from builder.flow.recovery import Recovery
 from builder.flow.results import Results
 from builder.flow.worker_pool import WorkerPool
-from builder.models import FailureReason, Flow, Outcome
+from builder.models import FLOWS, FailureReason, Outcome
 from builder.stats import ApiAnswer, ApiCall, BrokerGauges, Gauges, Histogram, Stats
 
 
@@ -101,7 +101,7 @@ class Overview:
             "rejected": dict(stats.rejected),
             "refused": dict(stats.refused),
             "outcomes": {outcome.value: stats.outcomes[outcome] for outcome in Outcome},
-            "ended": {flow.value: {end.value: stats.ended[flow, end] for end in Outcome} for flow in Flow},
+            "ended": {flow: {end.value: stats.ended[flow, end] for end in Outcome} for flow in FLOWS},
             "failures": {reason.value: stats.failures[reason] for reason in FailureReason if stats.failures[reason]},
             "retries": stats.retries,
             "conflicts": {decision.value: count for decision, count in stats.conflicts.items() if count},

@@ -6,7 +6,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from builder.metrics import Metrics
-from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
+from builder.models import FLOWS, Decision, FailureReason, Outcome, RejectReason
 from builder.stats import BrokerGauges, Example, Gauges, Stats
 
 BROKER = BrokerGauges(up=False, held=4, ready=None)
@@ -33,7 +33,7 @@ def test_every_label_value_is_there_from_the_start() -> None:
     assert samples["kaniko_job_creation_success_total"] == {"created": 0, "adopted": 0}
     assert samples["kaniko_job_creation_failure_total"] == {reason.value: 0 for reason in FailureReason}
     assert samples["kaniko_job_conflicts_total"] == {decision.value: 0 for decision in Decision}
-    assert samples["knative_lambda_builder_events_accepted_total"] == {flow.value: 0 for flow in Flow}
+    assert samples["knative_lambda_builder_events_accepted_total"] == dict.fromkeys(FLOWS, 0)
     assert samples["knative_lambda_builder_events_rejected_total"] == {reason.value: 0 for reason in RejectReason}
     assert samples["knative_lambda_builder_http_responses_total"] == {"2xx": 0, "4xx": 0, "5xx": 0}
     assert samples["job_creation_duration_seconds_count"] == {"": 0}

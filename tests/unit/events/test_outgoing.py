@@ -14,7 +14,7 @@ from builder.events.outgoing import encode_batch, encode_binary, encode_structur
 from builder.events.parsing import Mode, parse_http
 from builder.events.request import build_request
 from builder.events.routing import UseCase, flow_of, route
-from builder.models import Event, Flow
+from builder.models import Event
 from builder.settings import Intake
 
 
@@ -63,7 +63,7 @@ def test_every_mode_brings_the_same_event() -> None:
     for event in received:
         assert json.loads(event.data) == sent.get_data()
         assert (event.id, event.time, event.extensions) == (sent.get_id(), sent.get_time(), {"correlationid": "c"})
-        assert (route(event), flow_of(event)) == (UseCase.BUILD_START, Flow.QUEUE)
+        assert (route(event), flow_of(event)) == (UseCase.BUILD_START, "queue")
         request = build_request(event, datetime.now(UTC), Build(), Intake())
         assert (request.correlation_id, request.job_name, request.priority) == ("c", None, 5)
 

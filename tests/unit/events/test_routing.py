@@ -42,9 +42,9 @@ def test_no_other_type_is_acted_on(event_type: str) -> None:
 @pytest.mark.parametrize(
     ("source", "flow"),
     [
-        ("network.notifi.kaniko-jobs", Flow.QUEUE),
-        ("network.notifi.kaniko-jobs/", Flow.DIRECT),
-        ("/curl", Flow.DIRECT),
+        ("network.notifi.kaniko-jobs", "queue"),
+        ("network.notifi.kaniko-jobs/", "direct"),
+        ("/curl", "direct"),
     ],
 )
 def test_the_source_tells_the_flow(source: str, flow: Flow) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from builder.models import Decision, FailureReason, Flow, Outcome, RejectReason
+from builder.models import FLOWS, Decision, FailureReason, Outcome, RejectReason
 from builder.stats import BUCKETS, ApiAnswer, ApiCall, MessageEnd, RefusedBecause
 from tests.unit.http.door import Door, batch, binary, example, numbered, structured
 
@@ -15,9 +15,9 @@ LABELLED: dict[str, list[str]] = {
     "kaniko_job_creation_failure_total": list(FailureReason),
     "kaniko_job_conflicts_total": list(Decision),
     f"{B}api_calls_total": [f"{answer},{call}" for answer in ApiAnswer for call in ApiCall],
-    f"{B}events_accepted_total": list(Flow),
-    f"{B}events_duplicate_total": list(Flow),
-    f"{B}events_ended_total": [f"{flow},{outcome}" for flow in Flow for outcome in Outcome],
+    f"{B}events_accepted_total": list(FLOWS),
+    f"{B}events_duplicate_total": list(FLOWS),
+    f"{B}events_ended_total": [f"{flow},{outcome}" for flow in FLOWS for outcome in Outcome],
     f"{B}events_rejected_total": list(RejectReason),
     f"{B}events_refused_total": list(RefusedBecause),
     f"{B}dead_letters_total": ["rejected", "failed"],
