@@ -1,6 +1,7 @@
 """The load: wrk on a core of its own, keep-alive connections, an event with a new id in each request."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -24,13 +25,17 @@ _runs = count()
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One run. Latencies in milliseconds, at full load; what wrk and the server had of their cores, 1.0 is all."""
+    """One run. Latencies in milliseconds, at full load; what wrk and the server had of their cores, 1.0 is all.
+
+    ``stolen`` is what the machine's host gave to others of both cores together.
+    """
 
     per_second: float
     p50: float
     p99: float
     generator: float
     server: float
+    stolen: float
 
 
 class Target(NamedTuple):
@@ -71,18 +76,24 @@ def run(server: Target, *, core: int, seconds: int = 1, connections: int = CONNE
             *("taskset", "--cpu-list", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
             *("-s", str(SCRIPT), server.url, "--", request.name, f"{next(_runs):04d}"),
         ]
-        before = _children_cpu(), cpu(server.pid)
+        before = _children_cpu(), cpu(server.pid), _stolen()
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        after = _children_cpu(), cpu(server.pid)
+        after = _children_cpu(), cpu(server.pid), _stolen()
     figures = json.loads(printed.splitlines()[-1])
     if figures["errors"] or not figures["requests"]:
         msg = f"{server.url}: {figures['errors']} of {figures['requests']} requests were not answered with a 2xx"
         raise LoadError(msg)
-    generator, served = ((end - start) / figures["seconds"] for start, end in zip(before, after, strict=True))
-    return Load(figures["requests"] / figures["seconds"], figures["p50"], figures["p99"], generator, served)
+    shares = ((end - start) / figures["seconds"] for start, end in zip(before, after, strict=True))
+    return Load(figures["requests"] / figures["seconds"], figures["p50"], figures["p99"], *shares)
 
 
 def _children_cpu() -> float:
     """Processor time of the children that have ended: only wrk ends between two looks."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def _stolen() -> float:
+    """Seconds that the cores would have run for us, and ran for another virtual machine (proc(5), /proc/stat)."""
+    with Path("/proc/stat").open() as stat:
+        return int(stat.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
