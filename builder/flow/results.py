@@ -44,11 +44,15 @@ class Results:
             del self._in_flight[item.correlation_id]
 
     def restore(self, results: Iterable[Result], now: datetime) -> None:
-        """Outcomes of an earlier process, for what is left of their time. What has happened since counts more."""
+        """Outcomes of an earlier process, the oldest first, for what is left of their time.
+
+        What has happened since counts more.
+        """
         until = self._clock() + self._ttl
-        for result in results:
+        latest = {result.correlation_id: result for result in results}
+        for correlation_id, result in latest.items():
             age = max(0.0, (now - result.finished_at).total_seconds())
-            self._finished.setdefault(result.correlation_id, (until - age, result))
+            self._finished.setdefault(correlation_id, (until - age, result))
         self._finished = OrderedDict(sorted(self._finished.items(), key=lambda entry: entry[1][0]))
         self._forget_old()
 

@@ -15,7 +15,7 @@ import pytest
 
 from builder.adapters.sqlite_journal import SqliteJournal, housekeeping, journal_path, writer
 from builder.adapters.sqlite_journal.file import connect
-from builder.adapters.sqlite_journal.rows import attributes_of
+from builder.adapters.sqlite_journal.rows import attributes_of, document_of
 from builder.adapters.sqlite_journal.schema import MIGRATIONS, VERSION
 from builder.errors import StartError, StorageError
 from builder.failpoints import Failpoint
@@ -351,11 +351,16 @@ async def test_a_file_of_the_first_version_is_brought_forward(path: Path) -> Non
         for seq, event_id, priority in ((1, "low", 9), (2, "high", 1), (3, "high-too", 1)):
             old = building.event(event_id)
             connection.execute(row, (seq, old.identity, priority, NOON, attributes_of(old), old.data))
+        for age, ended in enumerate(("last", "first")):
+            document = document_of(result(building.event(ended)))
+            connection.execute("INSERT INTO results VALUES (?, ?, ?)", (ended, NOON + 3600 - age, document))
         connection.commit()
     async with opened(path) as journal:
         assert await unfinished_ids(journal) == ["high", "high-too", "low"]
         assert await journal.holds(identity("low"))
         assert await journal.admit(entry("new")) is not None
+        assert [one.event_id for one in await journal.results()] == ["first", "last"]
+    check_counts(path)
     assert rows(path, "PRAGMA user_version") == [(VERSION,)]
 
 
@@ -473,7 +478,7 @@ async def test_what_is_over_goes_in_small_steps(path: Path) -> None:
         pass
     ten_thousand = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)"
     execute(path, f"INSERT INTO seen {ten_thousand} SELECT randomblob(16), i FROM n")  # noqa: S608
-    execute(path, f"INSERT INTO results {ten_thousand} SELECT 'c-' || i, i, '{{}}' FROM n")  # noqa: S608
+    execute(path, f"INSERT INTO results {ten_thousand} SELECT NULL, i, '{{}}' FROM n")  # noqa: S608
     check_counts(path)
     with closing(connect(path, suspect=False)) as connection:
         ages = itertools.count()

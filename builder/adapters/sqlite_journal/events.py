@@ -18,10 +18,6 @@ MAX_ROWS = 64
 """Rows that ``admit`` takes at once: each number of them is a statement of its own, which SQLite compiles."""
 
 _UNLESS_SEEN = "WHERE NOT EXISTS (SELECT 1 FROM seen WHERE identity = column2 AND until > ?)"
-_RESULT = """
-INSERT INTO results VALUES (?, ?, ?)
-ON CONFLICT (correlation_id) DO UPDATE SET until = excluded.until, document = excluded.document
-"""
 _THESE = """
 SELECT seq, identity, priority, accepted_at, attributes, progress, data FROM events
 WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY priority, seq
@@ -111,11 +107,11 @@ def these(numbers: Sequence[int], connection: sqlite3.Connection) -> list[Any]:
 
 
 def keep_result(result: Result, until: float, connection: sqlite3.Connection) -> None:
-    """The outcome, for those who ask."""
-    connection.execute(_RESULT, (result.correlation_id, until, rows.document_of(result)))
+    """The outcome, for those who ask after the next start."""
+    connection.execute("INSERT INTO results (until, document) VALUES (?, ?)", (until, rows.document_of(result)))
 
 
 def results(now: float, limit: int, connection: sqlite3.Connection) -> list[str]:
     """The youngest results as documents, the oldest of them first."""
-    newest = "SELECT document FROM results WHERE until > ? ORDER BY until DESC LIMIT ?"
+    newest = "SELECT document FROM results WHERE until > ? ORDER BY seq DESC LIMIT ?"
     return [document for (document,) in connection.execute(newest, (now, limit))][::-1]

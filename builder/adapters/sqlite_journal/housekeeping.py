@@ -62,8 +62,8 @@ def _sweep_some(now: float, settings: Settings, connection: sqlite3.Connection) 
     """A chunk of each kind at the most; how many of the kind that had most."""
     seen, results = connection.execute("SELECT seen, results FROM counts").fetchone()
     return max(
-        _remove("seen", "identity", now, seen - settings.idempotency.max_entries, connection),
-        _remove("results", "correlation_id", now, results - settings.results.max_entries, connection),
+        _remove("seen", "identity", "until", now, seen - settings.idempotency.max_entries, connection),
+        _remove("results", "seq", "seq", now, results - settings.results.max_entries, connection),
         letters.expire(now - settings.dead_letters.max_age, CHUNK, connection),
     )
 
@@ -74,10 +74,10 @@ def probe(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {version}")
 
 
-def _remove(table: str, key: str, now: float, too_many: int, connection: sqlite3.Connection) -> int:
-    """Those whose time is over, and the oldest of those that are too many."""
-    over = f"SELECT {key} FROM {table} WHERE until <= ? ORDER BY until LIMIT ?"  # noqa: S608 -- our own names
-    statement = f"DELETE FROM {table} WHERE {key} IN ({over})"  # noqa: S608
+def _remove(table: str, key: str, age: str, now: float, too_many: int, connection: sqlite3.Connection) -> int:
+    """Of the oldest those whose time is over, or that are too many. ``age`` is the column that tells the oldest."""
+    oldest = f"SELECT {key} FROM {table} ORDER BY {age} LIMIT ?"  # noqa: S608 -- our own names
+    statement = f"DELETE FROM {table} WHERE until <= ? AND {key} IN ({oldest})"  # noqa: S608
     removed = connection.execute(statement, (now, CHUNK)).rowcount
     rest = min(CHUNK, too_many) - removed
     return removed + (connection.execute(statement, (_FOREVER, rest)).rowcount if rest > 0 else 0)

@@ -99,6 +99,24 @@ MIGRATIONS = (
     DROP TABLE events;
     ALTER TABLE unindexed RENAME TO events;
     """,
+    # 4: results are read once, at the start, and looked up in memory. So each stands behind the one before, and not by
+    # its correlation id on a page of its own.
+    """
+    CREATE TABLE appended (
+        seq INTEGER PRIMARY KEY,
+        until REAL NOT NULL,
+        document TEXT NOT NULL
+    );
+    INSERT INTO appended (until, document) SELECT until, document FROM results ORDER BY until;
+    DROP TABLE results;
+    ALTER TABLE appended RENAME TO results;
+    CREATE TRIGGER result_kept AFTER INSERT ON results BEGIN
+        UPDATE counts SET results = results + 1;
+    END;
+    CREATE TRIGGER result_gone AFTER DELETE ON results BEGIN
+        UPDATE counts SET results = results - 1;
+    END;
+    """,
 )
 VERSION = len(MIGRATIONS)
 TABLES = ("events", "seen", "dead_letters", "results")

@@ -343,6 +343,16 @@ def test_results_keep_their_time_across_a_restart() -> None:
     assert [results.get(f"c-e-{age}") is not None for age in (150, 90, 10)] == [False, False, True]
 
 
+def test_of_a_shared_correlation_id_the_last_answers_after_a_restart_too() -> None:
+    """The journal keeps both, the oldest first."""
+    ended = [dataclasses.replace(result(event(name)), correlation_id="shared") for name in ("first", "last")]
+    results = Results(ttl=100.0, max_entries=10, clock=lambda: 0.0)
+    results.restore(ended, building.NOON)
+    found = results.get("shared")
+    assert found is not None
+    assert found["event"]["id"] == "last"
+
+
 @pytest.mark.parametrize(
     "damage",
     [
