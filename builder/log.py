@@ -1,6 +1,7 @@
 """How log lines look: an event name and fields; JSON for machines, columns for a person at a terminal."""
 
 import asyncio
+import json
 import logging
 import sys
 import traceback
@@ -8,8 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
+import orjson
 import structlog
-from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from builder.settings import Logging
@@ -67,7 +68,10 @@ def _line(level: str, event: str, context: Mapping[str, Any], fields: Mapping[st
 
 
 def _render(line: dict[str, Any]) -> str:
-    return to_json(line, fallback=repr).decode()
+    try:
+        return orjson.dumps(line, default=repr, option=orjson.OPT_UTC_Z).decode()
+    except TypeError:  # half of a surrogate pair, or a number of more than 64 bits: no reason to say nothing
+        return json.dumps(line, default=str)
 
 
 def _as_line(_logger: WrappedLogger, level: str, fields: EventDict) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from pydantic_core import to_json
+import orjson
 
 from builder.errors import Problem
 from builder.flow.fair_order import HIGHEST, LOWEST
@@ -28,7 +28,11 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def attributes_of(event: Event) -> str:
     """An event's attributes as JSON; its data is stored as it is."""
-    return to_json([event.id, event.source, event.type, event.subject, event.time, dict(event.extensions)]).decode()
+    return _to_json([event.id, event.source, event.type, event.subject, event.time, dict(event.extensions)])
+
+
+def _to_json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z).decode()
 
 
 def event_of(attributes: str, data: bytes) -> Event:
@@ -63,7 +67,7 @@ def priority_of(stored: object) -> int:
 def document_of(result: Result) -> str:
     """A result as JSON."""
     failure = None if result.failure is None else [result.failure.reason, result.failure.message]
-    return to_json(
+    return _to_json(
         {
             "event_id": result.event_id,
             "event_source": result.event_source,
@@ -77,7 +81,7 @@ def document_of(result: Result) -> str:
             "image": result.image,
             "failure": failure,
         }
-    ).decode()
+    )
 
 
 def result_of(document: str) -> Result:
