@@ -1,5 +1,8 @@
 """What people are told when there is no way to the broker: the setting by name, and never the password."""
 
+import asyncio
+import gc
+
 import pytest
 
 from builder.adapters.rabbitmq.connection import connect, connected
@@ -44,6 +47,18 @@ async def test_no_way_in(vhost: Vhost) -> None:
         with pytest.raises(error, match=message) as caught:
             await connect(settings)
         assert "s3cret" not in str(caught.value)
+
+
+async def test_a_connection_that_failed_leaves_nothing_to_close(vhost: Vhost) -> None:
+    """The garbage collector cannot close it in a thread without an event loop, and would say so on stderr."""
+    gc.disable()
+    try:
+        for url in ("amqp://guest:guest@127.0.0.1:1/", vhost.broker.url_of("nope")):
+            with pytest.raises((BrokerAway, BrokerDenied)):
+                await connect(Rabbitmq.model_validate({"url": url}))
+        await asyncio.to_thread(gc.collect)
+    finally:
+        gc.enable()
 
 
 async def test_a_silent_broker(vhost: Vhost) -> None:

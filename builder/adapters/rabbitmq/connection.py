@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractConnection, TimeoutType
 from aiormq.exceptions import (
     AMQPConnectionError,
     AMQPError,
@@ -24,6 +24,18 @@ from builder.rabbitmq_settings import Rabbitmq, Tls
 
 _SILENT = "the connection to the broker was lost: no sign of life for too long"
 _CLOSED = "the connection to the broker is closed"
+
+
+class _Connection(aio_pika.Connection):
+    """Closes itself where it does not come about. Else the garbage collector would, which may run in any thread."""
+
+    async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109 -- aio-pika's own signature
+        """See ``aio_pika.Connection``."""
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
 
 
 async def connect(settings: Rabbitmq, name: str = "knative-lambda-builder") -> AbstractConnection:
@@ -106,6 +118,7 @@ async def _connect(url: str, settings: Rabbitmq, name: str) -> AbstractConnectio
             timeout=settings.connect_timeout,
             heartbeat=round(settings.heartbeat),
             client_properties={"connection_name": name},
+            connection_class=_Connection,
         )
     except (AMQPError, OSError) as exc:
         raise _explained(exc, url, settings) from exc
