@@ -16,7 +16,7 @@ from benchmarks.load import LoadError
 
 README = Path(__file__).with_name("README.md")
 PARTS = ("accept", "jobs", "memory", "journal", "amqp", "growth", "publish", "traces")
-ROUNDS = {"accept": 15, "jobs": 4, "memory": 3, "journal": 3, "amqp": 4, "growth": 3, "publish": 5, "traces": 5}
+ROUNDS = {"accept": 30, "jobs": 4, "memory": 3, "journal": 3, "amqp": 4, "growth": 3, "publish": 5, "traces": 5}
 
 
 def main() -> int:
