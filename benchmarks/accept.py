@@ -20,6 +20,7 @@ STOLEN = 0.02
 """More than this of both cores, and it was another virtual machine."""
 
 TRIES = 6
+"""Runs for one figure, at the most."""
 
 
 def rows(rounds: int) -> list[Row]:

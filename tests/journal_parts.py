@@ -84,6 +84,12 @@ async def opened(path: Path, now: Callable[[], float] | None = None, **settings:
         yield journal
 
 
+async def finish(journal: SqliteJournal, event_id: str, outcome: Outcome = Outcome.CREATED, **data: Any) -> None:
+    """Take an event in and bring it to its end."""
+    one = entry(event_id, **data)
+    await taken(await journal.admit(one)).settle(result(one.event, outcome))
+
+
 @asynccontextmanager
 async def kept(journal: SqliteJournal) -> AsyncIterator[None]:
     """With its housekeeping, at a pace for tests."""

@@ -30,7 +30,7 @@ _URL = rf"^https://[a-z0-9.-]+/{_PART}/{_PART}(?:/{_PART})?$"
 # A branch without dots and slashes that is too short to be a hash in capitals, or a commit's hash.
 _REF = r"^(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,38}|[0-9a-f]{40})$"
 _HASH_LENGTH = 40
-_GIT = SourceKind.GIT
+_GIT = SourceKind.GIT  # found once, see ``Flow``
 BUILD_TYPES = {build_type.value: build_type for build_type in BuildType}
 _ENGINE_VARIABLES = ENGINE_VARIABLES.encode()
 

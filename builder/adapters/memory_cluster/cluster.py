@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Self
 
-from pydantic_core import to_json
+import orjson
 
 from builder.adapters.memory_cluster.job import MemoryJob, State
 from builder.adapters.memory_cluster.rules import check_job
@@ -67,7 +67,7 @@ class MemoryCluster:
             name=name,
             namespace=self.namespace,
             uid=str(uuid.uuid4()),
-            text=to_json(job),
+            text=orjson.dumps(job),
             created_at=self._now(),
             deadline=spec.get("activeDeadlineSeconds"),
             time_to_live=spec.get("ttlSecondsAfterFinished"),

@@ -84,7 +84,7 @@ class Consumer:
         return 0 if self._session is None else len(self._session)
 
     async def holds(self, identity: bytes) -> bool:
-        """See ``Holder``. Of messages that have not been delivered yet nobody here knows."""
+        """See ``Holder``. An ack may have arrived by now; of messages that are not delivered yet nobody here knows."""
         if self._custody.holds(identity):
             await self._be_heard()
         return self._custody.holds(identity)

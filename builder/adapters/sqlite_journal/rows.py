@@ -23,16 +23,15 @@ from builder.models import (
 )
 
 _NONE: Mapping[str, str] = MappingProxyType({})
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _to_json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z).decode()
 
 
 def attributes_of(event: Event) -> str:
     """An event's attributes as JSON; its data is stored as it is."""
     return _to_json([event.id, event.source, event.type, event.subject, event.time, dict(event.extensions)])
-
-
-def _to_json(value: object) -> str:
-    return orjson.dumps(value, option=orjson.OPT_UTC_Z).decode()
 
 
 def event_of(attributes: str, data: bytes) -> Event:
@@ -108,8 +107,8 @@ LETTER_COLUMNS = (
 
 def letter_row(letter: DeadLetter, identity: bytes) -> tuple[Any, ...]:
     """The values of ``LETTER_COLUMNS``."""
-    attributes = _encode(dict(letter.attributes))
-    problems = _encode([[problem.field, problem.message] for problem in letter.problems])
+    attributes = _to_json(dict(letter.attributes))
+    problems = _to_json([[problem.field, problem.message] for problem in letter.problems])
     return (
         identity,
         letter.reason.value,
